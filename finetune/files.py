@@ -1,0 +1,247 @@
+"""Files on disk: atomic writes, locks, bounded line reading, compression, JSON.
+
+Whatever stands under its final name is whole: it was written beside it, synced and renamed.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import datetime as dt
+import fcntl
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, BinaryIO, NamedTuple
+
+import msgspec
+
+from finetune.errors import RunLocked, UsageError
+from finetune.text import safe
+
+MAX_LINE_BYTES = 16 * 2**20  # a record of 16 MiB is far beyond any model's context
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+def to_json(value: Any, *, indent: bool = False) -> bytes:
+    """Return `value` as UTF-8 JSON; with `indent`, for people to read."""
+    data = msgspec.json.encode(value)
+    return msgspec.json.format(data, indent=2) + b"\n" if indent else data
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON document in `path`.
+
+    Raises:
+        UsageError: It is missing or is not JSON.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except msgspec.DecodeError:
+        raise UsageError(f"{path}: not a JSON document") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a crash of the machine."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class AtomicFile:
+    """A file that gets its name only when it is whole.
+
+    Writes go to a hidden file beside `path`; leaving the block without an exception syncs and
+    renames it, leaving it with one removes it. `sha256` and `size` describe what was written.
+
+    Args:
+        path: The final name; its folder is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self._temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+    def __enter__(self) -> AtomicFile:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = open(self._temporary, "wb")  # noqa: SIM115 (closed in __exit__)
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what was written so far."""
+        return self._hash.hexdigest()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            if kind is not None:
+                self._temporary.unlink(missing_ok=True)
+        if kind is None:
+            self._temporary.replace(self.path)
+            sync_folder(self.path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file, or leave the old one untouched."""
+    with AtomicFile(path) as file:
+        file.write(data)
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append one JSON line and sync it; a torn tail of an earlier crash is ended first."""
+    line = to_json(value) + b"\n"
+    with open(path, "ab") as file:
+        if file.tell() and not _ends_with_newline(path):
+            line = b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def read_journal(path: Path) -> list[Any]:
+    """Return the values of a JSON-lines journal, leaving out lines that a crash tore."""
+    values = []
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.DecodeError):
+                values.append(msgspec.json.decode(line))
+    return values
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Line(NamedTuple):
+    """One line of a file.
+
+    `data` is without its line end, and None where the line is longer than the bound;
+    `size` counts all its bytes.
+    """
+
+    number: int
+    data: bytes | None
+    size: int
+
+
+def open_bytes(path: Path) -> BinaryIO | IO[bytes]:
+    """Open a file for reading, decompressing `.gz`, `.bz2` and `.xz`.
+
+    Raises:
+        UsageError: It is not there or cannot be read.
+    """
+    try:
+        opener = _OPENERS.get(path.suffix.lower())
+        return opener(path, "rb") if opener else open(path, "rb")  # type: ignore[return-value]
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder, not a file") from None
+    except PermissionError:
+        raise UsageError(f"{path}: permission denied") from None
+
+
+def read_lines(file: IO[bytes], *, limit: int = MAX_LINE_BYTES) -> Iterator[Line]:
+    """Yield the lines of `file` in bounded memory, counting from 1.
+
+    CRLF line ends are taken off. A byte order mark stays: it is a finding of the caller's.
+    """
+    number = 0
+    chunk = limit + 2
+    while piece := file.readline(chunk):
+        number += 1
+        if piece.endswith(b"\n") or len(piece) < chunk:
+            data = piece.removesuffix(b"\n").removesuffix(b"\r")
+            yield Line(number, data if len(data) <= limit else None, len(data))
+            continue
+        length = len(piece)
+        while (piece := file.readline(2**20)) and not piece.endswith(b"\n"):
+            length += len(piece)
+        yield Line(number, None, length + len(piece))
+
+
+class Lock:
+    """An exclusive lock that the kernel frees when its holder dies.
+
+    Args:
+        path: The lock file; it names the holder (process, command, since when).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Lock:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b")  # noqa: SIM115 (held open while locked)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = self.holder()
+            self._file.close()
+            raise RunLocked(
+                f"{self.path.parent}: in use by {holder}", hint="wait for it to end, or stop it"
+            ) from None
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        since = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} ({safe(command, 200)}) since {since}\n".encode())
+        self._file.flush()
+        return self
+
+    def holder(self) -> str:
+        """Return who holds the lock, as the holder wrote it."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            text = ""
+        return safe(text) or "another process"
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._file.truncate(0)
+        self._file.close()
+
+
+def slug(name: str) -> str:
+    """Return `name` as a folder or file name of `[A-Za-z0-9._-]`, at most 64 characters.
+
+    Example:
+        >>> slug("chats/été 2026")
+        'chats-t-2026'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:64].strip("-.") or "data"

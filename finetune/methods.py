@@ -1,0 +1,34 @@
+"""METHODS: what each method trains on, and who can train it.
+
+A capability table: what a backend has no way to do is refused while the recipe loads.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """One row of METHODS.
+
+    Attributes:
+        record: The kind of record it trains on.
+        platform: The job type of La Plateforme, or None where it has none.
+        local: `module:function` of the local trainer, or None where there is none.
+        summary: One line for people.
+    """
+
+    record: str
+    platform: str | None
+    local: str | None
+    summary: str
+
+
+METHODS: dict[str, Method] = {
+    "sft": Method(
+        record="chat",
+        platform="completion",
+        local="finetune.backends.local.sft:train",
+        summary="supervised fine-tuning on conversations; the loss falls on the assistant",
+    ),
+}
