@@ -1,0 +1,181 @@
+"""The recipe as a typed tree: every setting, its default and one sentence about it.
+
+The sentences under the fields are the only place where a setting is described: the JSON Schema,
+the reference page and `finetune explain` are made from them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, unknown keys refused, defaults checked."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
+
+
+class Source(Section):
+    """One corpus: where it lies and how its rows become records."""
+
+    path: Path
+    """File, folder or glob of the corpus, relative to the recipe."""
+    format: str | None = None
+    """Name of the converter; detected from the content when absent."""
+    columns: dict[str, str] = {}
+    """Which column of the corpus holds what, such as `{user: question, assistant: answer}`."""
+    system: str | None = None
+    """System prompt put before every record of this source that has none."""
+    weight: Positive = 1.0
+    """How often a record of this source is seen relative to one of weight 1."""
+    group: str | None = None
+    """Column whose value keeps rows together on one side of the split, such as a customer id."""
+
+
+class Clean(Section):
+    """What is removed before the split."""
+
+    deduplicate: Literal["exact", "off"] = "exact"
+    """Remove records that are equal to an earlier one, or keep them all."""
+
+
+class Data(Section):
+    """Sources, and what may happen to them on the way to a dataset."""
+
+    train: Annotated[list[Source], Field(min_length=1)]
+    """The sources to train on."""
+    validation: Share | list[Source] = 0.05
+    """The share of records kept for validation, or the sources that are the validation data."""
+    clean: Clean = Clean()
+    """What is removed before the split."""
+    max_rejected: Share = 0.0
+    """The share of rows that may be rejected before the run stops."""
+    too_long: Literal["error", "drop", "truncate-history"] = "error"
+    """What happens to a sample longer than `training.seq_len`."""
+    ignore: list[str] = []
+    """Names of rules whose warnings are not reported."""
+
+
+class Training(Section):
+    """What both backends understand, with La Plateforme's names and defaults."""
+
+    epochs: Positive | None = None
+    """Passes over the training data (3 where neither this nor `steps` is given)."""
+    steps: PositiveInt | None = None
+    """Optimizer steps, instead of `epochs`."""
+    learning_rate: Annotated[float, Field(ge=1e-8, le=1)] = 1e-4
+    """Peak learning rate: linear warm-up, then cosine decay to zero."""
+    warmup_fraction: Share = 0.05
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: Share = 0.1
+    """Weight decay of AdamW."""
+    seq_len: Annotated[int, Field(ge=100)] = 4096
+    """The longest sample, in tokens."""
+
+
+class Evaluation(Section):
+    """What is measured at the end of a run, on records that training never sees."""
+
+    data: Share = 0.0
+    """Share of the records kept from training and validation; 0 measures on the validation data."""
+    max_new_tokens: PositiveInt = 512
+    """The longest answer that is generated for a measure."""
+    limit: PositiveInt | None = 200
+    """Most records that answers are generated for; the loss is measured on all."""
+
+
+class Lora(Section):
+    """Low-rank adaptation."""
+
+    rank: PositiveInt = 16
+    """Rank of the adapter matrices."""
+    alpha: Positive = 32
+    """Scale of the adapter: its output is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input."""
+    targets: Literal["auto"] | list[str] = "auto"
+    """Modules that get an adapter: `auto` is the seven linears of the language model."""
+
+
+class Local(Section):
+    """What only the local backend understands."""
+
+    lora: Lora = Lora()
+    """Low-rank adaptation."""
+    quantize: Literal["none", "4bit", "8bit"] = "none"
+    """Hold the frozen base in 4 bits (QLoRA) or 8 bits."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Numbers of the frozen base: `auto` is bfloat16 where the hardware computes in it."""
+    batch_tokens: PositiveInt = 16384
+    """Tokens of one optimizer step."""
+    micro_batch_tokens: PositiveInt | None = None
+    """Tokens computed at once; the rest of a step is accumulated (all where memory allows)."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Recompute activations to save memory: `auto` does it only when the estimate needs it."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
+    save_every: PositiveInt | None = None
+    """Steps between two checkpoints (a tenth of the run where absent)."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Committed checkpoints kept on disk."""
+    threads: PositiveInt | None = None
+    """CPU threads (all cores where absent)."""
+
+
+class Platform(Section):
+    """What only La Plateforme understands."""
+
+    model: str | None = None
+    """The model's name there, where the catalog knows none for `model`."""
+    suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,11}$")] | None = None
+    """Part of the tuned model's name, at most 11 characters."""
+    max_cost: Annotated[str, Field(pattern=r"^\d+(\.\d+)? (EUR|USD)$")] | None = None
+    """The run stops before it spends more than this, such as `20 EUR`."""
+
+
+class Egress(Section):
+    """What may leave this machine: uploads, judges, trackers, hub."""
+
+    personal_data: Literal["none", "masked", "any"] = "none"
+    """Which personal data may leave: none, only masked ones, any."""
+
+
+class Recipe(Section):
+    """One run, described: what is trained on what, how and where."""
+
+    name: Name = "run"
+    """Name of the run; the recipe's file name where absent."""
+    model: str
+    """Model to tune: a catalog name, a hub id or a local path."""
+    method: str = "sft"
+    """How it is trained; `finetune explain method` lists the methods."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random."""
+    data: Data
+    """Sources, and what may happen to them on the way to a dataset."""
+    training: Training = Training()
+    """What both backends understand, with La Plateforme's names and defaults."""
+    evaluation: Evaluation = Evaluation()
+    """What is measured at the end of a run, on records that training never sees."""
+    backend: Literal["local", "platform"] = "local"
+    """Where it is trained: on this machine, or on La Plateforme."""
+    local: Local = Local()
+    """What only the local backend understands."""
+    platform: Platform = Platform()
+    """What only La Plateforme understands."""
+    egress: Egress = Egress()
+    """What may leave this machine: uploads, judges, trackers, hub."""
