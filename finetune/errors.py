@@ -11,7 +11,7 @@ FinetuneError                      has .hint and .exit_code                     
 ├── BackendError(RuntimeError)
 │   ├── PlatformError              the service said no                               exit 4, 5 or 8
 │   └── TrainingError              local training or the remote job failed           exit 6
-└── Interrupted                    a signal; the state is saved                      exit 128 + signal
+└── Interrupted                    a signal; the state is saved                      exit 130, 143
 
 A message is one line: place, fact, value. `hint` is the next step.
 """

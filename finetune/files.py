@@ -16,10 +16,10 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 import msgspec
 
@@ -27,7 +27,7 @@ from finetune.errors import RunLocked, UsageError
 from finetune.text import safe
 
 MAX_LINE_BYTES = 16 * 2**20  # a record of 16 MiB is far beyond any model's context
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def to_json(value: Any, *, indent: bool = False) -> bytes:
@@ -75,9 +75,9 @@ class AtomicFile:
         self._hash = hashlib.sha256()
         self._temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
-    def __enter__(self) -> AtomicFile:
+    def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = open(self._temporary, "wb")  # noqa: SIM115 (closed in __exit__)
+        self._file: IO[bytes] = open(self._temporary, "wb")
         return self
 
     def write(self, data: bytes) -> None:
@@ -159,21 +159,21 @@ class Line(NamedTuple):
     size: int
 
 
-def open_bytes(path: Path) -> BinaryIO | IO[bytes]:
+def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading, decompressing `.gz`, `.bz2` and `.xz`.
 
     Raises:
         UsageError: It is not there or cannot be read.
     """
     try:
-        opener = _OPENERS.get(path.suffix.lower())
-        return opener(path, "rb") if opener else open(path, "rb")  # type: ignore[return-value]
+        file: IO[bytes] = _OPENERS.get(path.suffix.lower(), open)(path, "rb")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UsageError(f"{path}: is a folder, not a file") from None
     except PermissionError:
         raise UsageError(f"{path}: permission denied") from None
+    return file
 
 
 def read_lines(file: IO[bytes], *, limit: int = MAX_LINE_BYTES) -> Iterator[Line]:
@@ -205,9 +205,9 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115 (held open while locked)
+        self._file = open(self.path, "a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,7 +12,9 @@ class Progress(Protocol):
     None while nobody knows), and `facts` are figures worth showing, such as `loss=0.41`.
     """
 
-    def __call__(self, stage: str, done: int, total: int | None = None, **facts: float | str) -> None:
+    def __call__(
+        self, stage: str, done: int, total: int | None = None, **facts: float | str
+    ) -> None:
         """Take note of one step."""
 
 

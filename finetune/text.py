@@ -15,14 +15,14 @@ _KEYS = re.compile(
 
 
 def safe(text: str, limit: int = 500) -> str:
-    """Return `text` without anything that could move a terminal's cursor or reorder a line.
+    r"""Return `text` without anything that could move a terminal's cursor or reorder a line.
 
     Args:
         text: Any text, for example from a record or a server.
         limit: Characters kept; the rest is counted.
 
     Example:
-        >>> safe("a\\x1b[2Jb")
+        >>> safe("a\x1b[2Jb")
         'a[2Jb'
     """
     clean = _UNSAFE.sub("", text)
