@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.recipe.tree import Recipe
+from finetune.recipe.load import load_recipe
+from finetune.recipe.tree import Recipe, Source
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "Source", "load_recipe"]

@@ -7,9 +7,9 @@ the reference page and `finetune explain` are made from them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -179,3 +179,21 @@ class Recipe(Section):
     """What only La Plateforme understands."""
     egress: Egress = Egress()
     """What may leave this machine: uploads, judges, trackers, hub."""
+
+    _file: Path | None = PrivateAttr(default=None)
+    _origins: list[tuple[str, Any, str]] = PrivateAttr(default_factory=list)
+
+    @property
+    def file(self) -> Path | None:
+        """The recipe's own file, None where it was built in Python."""
+        return self._file
+
+    @property
+    def origins(self) -> list[tuple[str, Any, str]]:
+        """Every value as (dotted key, value as written, where it came from)."""
+        return self._origins
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values."""
+        return self.model_dump(mode="json")

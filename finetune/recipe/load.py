@@ -1,0 +1,173 @@
+"""`load_recipe`: file, then `extends:`, then overrides → a checked `Recipe`."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from finetune.errors import RecipeError
+from finetune.methods import METHODS
+from finetune.recipe.faults import explain_faults
+from finetune.recipe.source import Document, Key, read_document, read_value
+from finetune.recipe.tree import Recipe
+from finetune.text import did_you_mean
+
+
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, backend: str | None = None
+) -> Recipe:
+    """Read and check a recipe.
+
+    Paths in it become absolute (they are written relative to the recipe); `recipe.origins` tells
+    where every value came from: a line of the recipe, an override, or the default.
+
+    Args:
+        path: The YAML file.
+        overrides: `key=value` each, such as `training.epochs=1`; the value is YAML.
+        backend: Takes the place of `backend:`.
+
+    Raises:
+        RecipeError: Anything in it is wrong; all faults are named.
+
+    Example:
+        >>> recipe = load_recipe("recipes/quickstart.yaml", ["training.epochs=1"])
+        >>> recipe.training.epochs
+        1.0
+    """
+    path = Path(path)
+    document = _extend(read_document(path), path)
+    for override in overrides:
+        _apply(document, override)
+    if backend is not None:
+        _set(document, ("backend",), backend, "--backend")
+    document.values.setdefault("name", path.stem)
+    try:
+        recipe = Recipe.model_validate(document.values)
+    except ValidationError as error:
+        raise explain_faults(error, document, path) from None
+    _check(recipe, document, path)
+    return _place(recipe, path, document.places)
+
+
+def _extend(document: Document, path: Path) -> Document:
+    """Lay the recipe over the one that it extends: one level, in the same folder."""
+    name = document.values.pop("extends", None)
+    if name is None:
+        return document
+    where = document.places.get(("extends",), path.name)
+    if not isinstance(name, str) or Path(name).name != name:
+        raise RecipeError(f"{where}: extends: must name a recipe in the same folder")
+    base = read_document(path.with_name(name))
+    if "extends" in base.values:
+        raise RecipeError(
+            f"{where}: extends: `{name}` extends another recipe; one level is allowed"
+        )
+    _merge(base.values, document.values)
+    return Document(base.values, base.places | document.places)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _apply(document: Document, override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name.strip():
+        raise RecipeError(
+            f"-s {override}: is not key=value", hint="for example: -s training.epochs=1"
+        )
+    key = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
+    _set(document, key, read_value(text, f"-s {name}"), f"-s {name}")
+
+
+def _set(document: Document, key: Key, value: Any, origin: str) -> None:
+    parent: Any = document.values
+    for part, following in itertools.pairwise(key):
+        if isinstance(parent, list) and isinstance(part, int) and part < len(parent):
+            parent = parent[part]
+        elif isinstance(parent, dict) and not isinstance(following, int):
+            parent = parent.setdefault(str(part), {})
+        elif isinstance(parent, dict) and part in parent:
+            parent = parent[part]
+        else:
+            raise RecipeError(f"{origin}: there is no `{part}` to set a value in")
+    last = key[-1]
+    if isinstance(parent, list) and isinstance(last, int) and last < len(parent):
+        parent[last] = value
+    elif isinstance(parent, dict):
+        parent[str(last)] = value
+    else:
+        raise RecipeError(f"{origin}: there is no `{last}` to set")
+    for known in [known for known in document.places if known[: len(key)] == key]:
+        del document.places[known]
+    document.places[key] = origin
+
+
+def _check(recipe: Recipe, document: Document, path: Path) -> None:
+    """Refuse what no field can refuse by itself."""
+
+    def fail(key: Key, fact: str, hint: str | None = None) -> None:
+        where = document.places.get(key, path.name)
+        raise RecipeError(f"{where}: {'.'.join(map(str, key))}: {fact}", hint=hint)
+
+    method = METHODS.get(recipe.method)
+    if method is None:
+        known = ", ".join(METHODS)
+        hint = did_you_mean(recipe.method, METHODS)
+        fail(("method",), f"`{recipe.method}` is not a method ({known})", hint)
+    elif getattr(method, recipe.backend) is None:
+        fail(("method",), f"the {recipe.backend} backend has no way to train `{recipe.method}`")
+    if recipe.training.epochs is not None and recipe.training.steps is not None:
+        fail(("training", "steps"), "stands beside `epochs`; give one of the two")
+    validation = recipe.data.validation
+    if isinstance(validation, float) and validation + recipe.evaluation.data >= 1:
+        fail(("evaluation", "data"), "nothing is left to train on after validation and evaluation")
+
+
+def _place(recipe: Recipe, path: Path, places: dict[Key, str]) -> Recipe:
+    """Make paths absolute and note the origins."""
+    folder = path.resolve().parent
+    values = copy.deepcopy(recipe.model_dump())
+    sources = values["data"]["train"]
+    if isinstance(values["data"]["validation"], list):
+        sources = sources + values["data"]["validation"]
+    for source in sources:
+        source["path"] = folder / source["path"].expanduser()
+    if values["model"].startswith((".", "/", "~")):
+        values["model"] = str((folder / Path(values["model"]).expanduser()).resolve())
+    placed = Recipe.model_validate(values)
+    placed._file = path.resolve()  # noqa: SLF001 (the loader fills what is not a setting)
+    placed._origins = _origins(recipe, places)  # noqa: SLF001
+    return placed
+
+
+def _origins(recipe: Recipe, places: dict[Key, str]) -> list[tuple[str, Any, str]]:
+    rows: list[tuple[str, Any, str]] = []
+
+    def walk(value: Any, key: Key, origin: str | None) -> None:
+        origin = places.get(key, origin)
+        if isinstance(value, BaseModel):
+            for name in type(value).model_fields:
+                # Inside a section that was written, a key that was not keeps its default.
+                inherited = None if (*key, name) not in places else origin
+                walk(getattr(value, name), (*key, name), inherited)
+        elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
+            for index, item in enumerate(value):
+                walk(item, (*key, index), origin)
+        else:
+            plain = str(value) if isinstance(value, Path) else value
+            if origin is None:
+                origin = next((p for k, p in places.items() if k[: len(key)] == key), "default")
+            rows.append((".".join(map(str, key)), plain, origin))
+
+    walk(recipe, (), None)
+    return rows

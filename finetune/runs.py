@@ -1,0 +1,267 @@
+"""Runs: one execution of a recipe is a folder, and the folder is the only truth.
+
+run.json              state, ids, dataset, versions; atomic, written last
+recipe.yaml           the recipe as given
+recipe.resolved.json  every value with its origin
+events.jsonl          what was done, appended and synced
+metrics.jsonl         step, epoch, tokens, loss, validation_loss, learning_rate, …
+checkpoints/ adapter/ evaluation.json report.html
+.lock                 names the process that works here
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import importlib.metadata
+import os
+import platform
+import secrets
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from finetune import __version__
+from finetune.errors import RunError, UsageError
+from finetune.files import (
+    Lock,
+    append_line,
+    read_journal,
+    read_json,
+    slug,
+    to_json,
+    write_atomic,
+)
+from finetune.recipe import Recipe
+from finetune.text import did_you_mean
+
+SCHEMA = 1
+FINISHED = ("done", "failed", "cancelled")
+STATES = ("preparing", "training", "evaluating", "done", "failed", "cancelled", "interrupted")
+_LIBRARIES = ("mistral-common", "torch", "transformers", "trl", "peft", "accelerate")
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class Run:
+    """One execution of a recipe.
+
+    Args:
+        folder: The run's folder; its `run.json` must be there.
+
+    Raises:
+        UsageError: There is no run in this folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not (folder / "run.json").is_file():
+            raise UsageError(f"{folder}: is not a run", hint="`finetune runs` lists the runs here")
+
+    @classmethod
+    def create(
+        cls, folder: Path, recipe: Recipe, *, identity: str, dataset: Path, dataset_digest: str
+    ) -> Run:
+        """Make the folder of a new run.
+
+        Raises:
+            RunError: There is a run already.
+        """
+        if (folder / "run.json").exists():
+            raise RunError(f"{folder}: holds a run already")
+        folder.mkdir(parents=True, exist_ok=True)
+        if recipe.file is not None:
+            write_atomic(folder / "recipe.yaml", recipe.file.read_bytes())
+        write_atomic(folder / "recipe.resolved.json", to_json(_resolved(recipe), indent=True))
+        now = _now().isoformat(timespec="seconds")
+        state = {
+            "schema": SCHEMA,
+            "run": folder.name,
+            "name": recipe.name,
+            "state": "preparing",
+            "identity": identity,
+            "model": recipe.model,
+            "method": recipe.method,
+            "backend": recipe.backend,
+            "dataset": os.path.relpath(dataset, folder),
+            "dataset_digest": dataset_digest,
+            "created": now,
+            "updated": now,
+            "error": None,
+            "versions": _versions(),
+        }
+        write_atomic(folder / "run.json", to_json(state, indent=True))
+        return cls(folder)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `run.json` says now."""
+        state: dict[str, Any] = read_json(self.folder / "run.json")
+        return state
+
+    @property
+    def identity(self) -> str:
+        """Digest of the resolved recipe and the dataset: what this run is an execution of."""
+        return str(self.state["identity"])
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as resolved when the run was made."""
+        return Recipe.model_validate(read_json(self.folder / "recipe.resolved.json")["settings"])
+
+    @property
+    def recipe_resolved(self) -> list[dict[str, Any]]:
+        """Every setting as `{"key", "value", "origin"}`."""
+        rows: list[dict[str, Any]] = read_json(self.folder / "recipe.resolved.json")["origins"]
+        return rows
+
+    @property
+    def dataset(self) -> Path:
+        """The dataset's folder."""
+        return Path(os.path.normpath(self.folder / self.state["dataset"]))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the local checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the finished adapter."""
+        return self.folder / "adapter"
+
+    def set_state(self, state: str, **facts: Any) -> None:
+        """Write a new state and further facts into `run.json`."""
+        if state not in STATES:
+            raise RunError(f"{self.folder}: `{state}` is not a state of a run")
+        now = _now().isoformat(timespec="seconds")
+        document = self.state | {"error": None} | facts | {"state": state, "updated": now}
+        write_atomic(self.folder / "run.json", to_json(document, indent=True))
+        self.event("state", state=state)
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Append to the run's journal; it is on the disk when this returns."""
+        stamp = _now().isoformat(timespec="milliseconds")
+        append_line(self.folder / "events.jsonl", {"time": stamp, "event": name, **facts})
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the journal; a torn last line is left out."""
+        return read_journal(self.folder / "events.jsonl")
+
+    def metric(self, **values: Any) -> None:
+        """Append one line of metrics."""
+        with open(self.folder / "metrics.jsonl", "ab") as file:
+            file.write(to_json(values) + b"\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics by step; a step that was done again counts once, as done last."""
+        steps: dict[int, dict[str, Any]] = {}
+        for line in read_journal(self.folder / "metrics.jsonl"):
+            steps[line["step"]] = steps.get(line["step"], {}) | line
+        return [steps[step] for step in sorted(steps)]
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return the dataset's manifest, None where the dataset is gone."""
+        path = self.dataset / "manifest.json"
+        return read_json(path) if path.exists() else None
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """Return the measures, None before they were taken."""
+        path = self.folder / "evaluation.json"
+        return read_json(path) if path.exists() else None
+
+    def lock(self) -> Lock:
+        """Return the lock of this run, to be used as a context manager."""
+        return Lock(self.folder / ".lock")
+
+    def cancel(self, kill: Callable[[int, int], None] = os.kill) -> bool:
+        """Ask the process that works here to save and stop.
+
+        Returns:
+            Whether there was one.
+        """
+        holder = self.lock().holder().split()
+        if len(holder) > 1 and holder[0] == "process" and holder[1].isdigit():
+            kill(int(holder[1]), signal.SIGTERM)
+            return True
+        return False
+
+
+def identify(recipe: Recipe, dataset_digest: str) -> str:
+    """Return the identity of a run: the digest of what it trains on and how.
+
+    The recipe's name and the places of its sources are left out: they change nothing.
+    """
+    settings = recipe.settings
+    del settings["name"]
+    sources = settings["data"]["train"]
+    if isinstance(settings["data"]["validation"], list):
+        sources = sources + settings["data"]["validation"]
+    for source in sources:
+        del source["path"]
+    text = msgspec.json.encode([settings, dataset_digest], order="deterministic")
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def list_runs(folder: Path) -> list[Run]:
+    """Return the runs in a folder, oldest first."""
+    found = [Run(path.parent) for path in folder.glob("*/run.json")]
+    return sorted(found, key=lambda run: (run.state["created"], run.folder.name))
+
+
+def find_run(name: str, folder: Path) -> Run:
+    """Return the run that a path, a name, a unique prefix or `last` means.
+
+    Raises:
+        UsageError: None or several are meant.
+    """
+    if (Path(name) / "run.json").is_file():
+        return Run(Path(name))
+    runs = list_runs(folder)
+    if not runs:
+        raise UsageError(f"{folder}: no runs here", hint="`finetune run RECIPE` makes one")
+    if name == "last":
+        return runs[-1]
+    named = [run for run in runs if name in (run.folder.name, run.state["name"])]
+    matches = named[-1:] or [run for run in runs if run.folder.name.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    names = [run.folder.name for run in runs]
+    if matches:
+        among = ", ".join(run.folder.name for run in matches[-4:])
+        raise UsageError(f"{name}: {len(matches)} runs begin so: {among}")
+    raise UsageError(f"{name}: no such run", hint=did_you_mean(name, names) or "`finetune runs`")
+
+
+def find_identity(identity: str, folder: Path) -> Run | None:
+    """Return the run to go on with: the newest of this identity that is not failed or cancelled."""
+    runs = [run for run in list_runs(folder) if run.state["identity"] == identity]
+    usable = [run for run in runs if run.state["state"] not in ("failed", "cancelled")]
+    return usable[-1] if usable else None
+
+
+def new_folder(folder: Path, name: str) -> Path:
+    """Return a fresh folder name: `<name>-<UTC time>-<4 hex>`."""
+    return folder / f"{slug(name)}-{_now():%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _resolved(recipe: Recipe) -> dict[str, Any]:
+    origins = [
+        {"key": key, "value": value, "origin": origin} for key, value, origin in recipe.origins
+    ]
+    return {"settings": recipe.settings, "origins": origins}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"finetune": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
