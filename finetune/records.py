@@ -45,7 +45,7 @@ class FunctionCall(_Strict):
     arguments: str | dict[str, Any]
 
 
-class ToolCall(_Strict, omit_defaults=False):
+class ToolCall(_Strict, omit_defaults=False, kw_only=True):
     """One call of an assistant message."""
 
     id: str | UnsetType = UNSET
@@ -54,9 +54,9 @@ class ToolCall(_Strict, omit_defaults=False):
 
 
 class SystemMessage(_Strict, tag_field="role", tag="system"):
-    """Instructions for the whole conversation."""
+    """Instructions for the whole conversation; v13 tokenizers take reasoning chunks here too."""
 
-    content: str | list[TextChunk]
+    content: str | list[TextChunk | ThinkChunk]
 
 
 class UserMessage(_Strict, tag_field="role", tag="user"):
@@ -77,9 +77,9 @@ class AssistantMessage(_Strict, tag_field="role", tag="assistant"):
 
 
 class ToolMessage(_Strict, tag_field="role", tag="tool"):
-    """The result of one tool call."""
+    """The result of one tool call; v15 tokenizers take images here too."""
 
-    content: str | list[TextChunk]
+    content: str | list[TextChunk | ImageChunk]
     tool_call_id: str | UnsetType = UNSET
     name: str | UnsetType = UNSET
 
@@ -87,7 +87,7 @@ class ToolMessage(_Strict, tag_field="role", tag="tool"):
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
 
 
-class Function(_Strict):
+class Function(_Strict, kw_only=True):
     """A function that the model may call; `parameters` is a JSON Schema (draft 7)."""
 
     name: str
@@ -96,7 +96,7 @@ class Function(_Strict):
     strict: bool = False
 
 
-class Tool(_Strict, omit_defaults=False):
+class Tool(_Strict, omit_defaults=False, kw_only=True):
     """A declared tool."""
 
     type: Literal["function"] = "function"
@@ -119,7 +119,7 @@ class TextRecord(_Strict):
     text: str
 
 
-class ClassifierRecord(_Strict):
+class ClassifierRecord(_Strict, kw_only=True):
     """A text or a conversation with its labels: one value (or several) a target."""
 
     text: str | UnsetType = UNSET
