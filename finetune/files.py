@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -208,20 +209,36 @@ class Lock:
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = self.holder()
-            self._file.close()
-            raise RunLocked(
-                f"{self.path.parent}: in use by {holder}", hint="wait for it to end, or stop it"
-            ) from None
+        for wait in (0.02, 0.05, 0.1, None):  # a look by `held` lasts a moment only
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if wait is not None:
+                    time.sleep(wait)
+                    continue
+                holder = self.holder()
+                self._file.close()
+                raise RunLocked(
+                    f"{self.path.parent}: in use by {holder}", hint="wait for it to end, or stop it"
+                ) from None
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         since = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} ({safe(command, 200)}) since {since}\n".encode())
         self._file.flush()
         return self
+
+    def held(self) -> bool:
+        """Tell whether somebody holds the lock now."""
+        if not self.path.exists():
+            return False
+        with open(self.path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def holder(self) -> str:
         """Return who holds the lock, as the holder wrote it."""

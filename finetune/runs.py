@@ -185,11 +185,18 @@ class Run:
         Returns:
             Whether there was one.
         """
-        holder = self.lock().holder().split()
-        if len(holder) > 1 and holder[0] == "process" and holder[1].isdigit():
-            kill(int(holder[1]), signal.SIGTERM)
-            return True
-        return False
+        holder = self.worker()
+        if holder is None:
+            return False
+        self.event("cancel")
+        kill(holder, signal.SIGTERM)
+        return True
+
+    def worker(self) -> int | None:
+        """Return the number of the process that works here now, None where nobody does."""
+        lock = self.lock()
+        words = lock.holder().split() if lock.held() else []
+        return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
 
 
 def identify(recipe: Recipe, dataset_digest: str) -> str:
@@ -239,10 +246,10 @@ def find_run(name: str, folder: Path) -> Run:
 
 
 def find_identity(identity: str, folder: Path) -> Run | None:
-    """Return the run to go on with: the newest of this identity that is not failed or cancelled."""
-    runs = [run for run in list_runs(folder) if run.state["identity"] == identity]
-    usable = [run for run in runs if run.state["state"] not in ("failed", "cancelled")]
-    return usable[-1] if usable else None
+    """Return the newest run of this identity that was not cancelled, else None."""
+    states = [(run, run.state) for run in list_runs(folder)]
+    same = [run for run, state in states if state["identity"] == identity]
+    return next((run for run in reversed(same) if run.state["state"] != "cancelled"), None)
 
 
 def new_folder(folder: Path, name: str) -> Path:

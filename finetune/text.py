@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # C0 but tab and newline, DEL, C1, and the controls that reorder text on a screen.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_BARS = "▁▂▃▄▅▆▇█"
 _KEYS = re.compile(
     r"(?i)\b(?:sk|pk|hf|gh[pousr]|glpat|xox[abpr])[-_][A-Za-z0-9_-]{12,}"
     r"|\bbearer\s+[\x21-\x7e]{8,}"
@@ -101,3 +103,20 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """Return a curve of at most `width` characters; each shows the mean of its stretch.
+
+    Example:
+        >>> sparkline([4, 3, 2, 1])
+        '█▆▃▁'
+    """
+    if not values:
+        return ""
+    count = min(width, len(values))
+    edges = [round(index * len(values) / count) for index in range(count + 1)]
+    means = [sum(values[start:end]) / (end - start) for start, end in itertools.pairwise(edges)]
+    low, high = min(means), max(means)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0
+    return "".join(_BARS[round((mean - low) * scale)] for mean in means)

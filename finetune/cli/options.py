@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+RUNS = Path("runs")
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add RECIPE, `-s key=value` and `--backend`: arguments `recipe`, `overrides`, `backend`."""
+    for decorate in (
+        click.option("--backend", type=click.Choice(["local", "platform"]), help="Where to train."),
+        click.option(
+            "-s",
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change one value of the recipe, such as training.epochs=1.",
+        ),
+        click.argument("recipe", type=click.Path(path_type=Path)),
+    ):
+        command = decorate(command)
+    return command

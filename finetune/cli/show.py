@@ -1,0 +1,35 @@
+"""`finetune show`: one run."""
+
+from __future__ import annotations
+
+import click
+
+from finetune.cli.console import Console, output_options
+from finetune.cli.options import RUNS
+from finetune.cli.run import show_measures
+from finetune.text import sparkline
+
+
+@click.command("show")
+@click.argument("run")
+@output_options
+def command(run: str, console: Console) -> None:
+    """Show one run: a path, a name, a unique prefix, or `last`."""
+    from finetune.runs import find_run
+
+    found = find_run(run, RUNS)
+    state = found.state
+    console.emit(state)
+    console.name(found.folder.name)
+    for key in ("state", "error", "model", "method", "backend", "created", "updated", "identity"):
+        if state.get(key) is not None:
+            console.show(f"{key:<9} {state[key]}")
+    console.show(f"{'dataset':<9} {found.dataset}")
+    metrics = [line for line in found.metrics() if "loss" in line]
+    if metrics:
+        losses = [line["loss"] for line in metrics]
+        console.show(f"{'step':<9} {metrics[-1]['step']}")
+        console.show(f"{'loss':<9} {sparkline(losses)}  {losses[0]:.3f} → {losses[-1]:.3f}")
+    show_measures(console, found.evaluation())
+    done = state["state"] == "done"
+    console.next(f"finetune chat {run}" if done else f"finetune watch {run}")

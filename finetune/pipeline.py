@@ -1,0 +1,182 @@
+"""Prepare → check → train → evaluate → report: what the command line and Python call.
+
+Example:
+    >>> from finetune import load_recipe, run
+    >>> recipe = load_recipe("recipes/quickstart.yaml")
+    >>> run(recipe).state["state"]                                  # doctest: +SKIP
+    'done'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from finetune import corpus, runs
+from finetune.errors import BackendError, FinetuneError, Interrupted, RunError
+from finetune.files import Lock
+from finetune.progress import Progress, silent
+from finetune.recipe import Recipe
+from finetune.runs import Run
+
+RUNS = Path("runs")
+DATASETS = Path("datasets")
+BACKENDS: dict[str, str] = {
+    "local": "finetune.backends.local:train",
+}
+
+
+def prepare(
+    recipe: Recipe, *, folder: Path = DATASETS, progress: Progress = silent
+) -> corpus.Dataset:
+    """Make the dataset of a recipe, or find it where nothing has changed since.
+
+    Args:
+        recipe: What to prepare.
+        folder: Where dataset folders lie.
+        progress: Told about the rows read.
+
+    Raises:
+        DataError: More rows were rejected than `data.max_rejected` allows.
+        UsageError: A source is not there or has no format that is known.
+    """
+    return corpus.prepare(recipe, folder=folder, progress=progress)
+
+
+def run(
+    recipe: Recipe,
+    *,
+    folder: Path = RUNS,
+    datasets: Path = DATASETS,
+    run_folder: Path | None = None,
+    fresh: bool = False,
+    progress: Progress = silent,
+) -> Run:
+    """Execute a recipe: make the dataset, train, evaluate and report.
+
+    The newest unfinished run of the same recipe and data is continued; a finished one is
+    returned as it is.
+
+    Args:
+        recipe: What to run.
+        folder: Where run folders lie.
+        datasets: Where dataset folders lie.
+        run_folder: This folder and no other.
+        fresh: Start over, whatever there is.
+        progress: Told about every stage.
+
+    Raises:
+        DataError: The data cannot be used.
+        RunError: `run_folder` holds a run of another recipe or other data.
+        RunLocked: Another process works on this run.
+        TrainingError: Training failed.
+        Interrupted: A signal came; the same call goes on.
+    """
+    train = _backend(recipe)
+    dataset = prepare(recipe, folder=datasets, progress=progress)
+    identity = runs.identify(recipe, dataset.digest)
+    with Lock(folder / ".lock"):
+        current = _find(identity, folder, run_folder, fresh=fresh)
+        if current is None:
+            place = run_folder or runs.new_folder(folder, recipe.name)
+            current = Run.create(
+                place,
+                recipe,
+                identity=identity,
+                dataset=dataset.folder,
+                dataset_digest=dataset.digest,
+            )
+    if current.state["state"] == "done":
+        return current
+    with current.lock():
+        _work(current, recipe, dataset, train, progress)
+    return current
+
+
+def evaluate(current: Run, *, progress: Progress = silent) -> dict[str, Any]:
+    """Measure base and tuned model of a run on its held-out records, and report.
+
+    Raises:
+        RunError: The run has no adapter yet.
+    """
+    from finetune import evaluation, report
+
+    measures = evaluation.evaluate(current, progress=progress)
+    report.write_report(current)
+    return measures
+
+
+def _backend(recipe: Recipe) -> Any:
+    if recipe.backend not in BACKENDS:
+        raise BackendError(
+            f"backend: this version cannot train on `{recipe.backend}` yet",
+            hint="`--backend local` trains the same recipe on this machine",
+        )
+    module, function = BACKENDS[recipe.backend].split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _find(identity: str, folder: Path, run_folder: Path | None, *, fresh: bool) -> Run | None:
+    if run_folder is None:
+        return None if fresh else runs.find_identity(identity, folder)
+    if not (run_folder / "run.json").exists():
+        return None
+    current = Run(run_folder)
+    if fresh:
+        raise RunError(f"{run_folder}: holds a run already", hint="name another folder")
+    if current.identity != identity:
+        raise RunError(
+            f"{run_folder}: holds a run of another recipe or other data",
+            hint="leave `--run` out, or name another folder",
+        )
+    return current
+
+
+def _work(
+    current: Run, recipe: Recipe, dataset: corpus.Dataset, train: Any, progress: Progress
+) -> None:
+    try:
+        with _signals(current.folder):
+            if not current.adapter.exists():
+                current.set_state("training")
+                train(current, recipe, dataset, progress=progress)
+            current.set_state("evaluating")
+            evaluate(current, progress=progress)
+            current.set_state("done", model=str(current.adapter.resolve()))
+    except Interrupted as error:
+        asked = any(event["event"] == "cancel" for event in current.events()[-3:])
+        current.set_state("cancelled" if asked else "interrupted", error=error.message)
+        raise
+    except FinetuneError as error:
+        current.set_state("failed", error=error.message)
+        raise
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            current.set_state("failed", error=f"unexpected {type(error).__name__}")
+        raise
+
+
+@contextlib.contextmanager
+def _signals(folder: Path) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `Interrupted`; the trainer puts its own in between."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Interrupted(
+            number, f"{folder}: interrupted, state saved", hint="the same command goes on"
+        )
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
