@@ -51,6 +51,16 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"{path}: not a JSON document") from None
 
 
+def find_shipped(name: str) -> Path:
+    """Return the folder `recipes` or `data_schemas` that comes with the package.
+
+    It stands at the root of a checkout, and inside the package in an installed wheel.
+    """
+    package = Path(__file__).resolve().parent
+    installed = package / "shipped" / name
+    return installed if installed.is_dir() else package.parent / name
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` survive a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
