@@ -105,16 +105,18 @@ class AtomicFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        whole = False
         try:
             if kind is None:
                 self._file.flush()
                 os.fsync(self._file.fileno())
+                whole = True
         finally:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # closing flushes again
                 self._file.close()
-            if kind is not None:
+            if not whole:
                 self._temporary.unlink(missing_ok=True)
-        if kind is None:
+        if whole:
             self._temporary.replace(self.path)
             sync_folder(self.path.parent)
 

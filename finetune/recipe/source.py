@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedBase
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from finetune.errors import RecipeError
@@ -94,6 +95,8 @@ def _plain(tree: Any, place: str) -> tuple[dict[str, Any], dict[Key, str]]:
         where = places.get(key, place)
         if nodes > MAX_NODES or len(key) > MAX_DEPTH:
             raise RecipeError(f"{where}: too large or too deep for a recipe")
+        if isinstance(value, CommentedBase) and value.tag.value is not None:
+            raise RecipeError(f"{where}: {_dotted(key)}: tags are not read")
         if isinstance(value, Mapping):
             return {name: child(value, name, key) for name in value}
         if isinstance(value, list):
