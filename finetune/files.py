@@ -15,7 +15,9 @@ import lzma
 import os
 import re
 import shlex
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,6 +160,43 @@ def digest(path: Path) -> str:
     """Return the SHA-256 of a file as hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def provide_folder(folder: Path, build: Callable[[Path], None]) -> Path:
+    """Return `folder` of a cache, built first where it is missing or damaged.
+
+    It is built under another name and renamed when it is whole, with the digests of its files in
+    `digests.json`. Of two processes that build at once, the first to end wins.
+
+    Args:
+        folder: The final name.
+        build: Writes the files into the folder that it is given.
+    """
+    if _is_whole(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        build(temporary)
+        digests = {path.name: digest(path) for path in sorted(temporary.iterdir())}
+        write_atomic(temporary / "digests.json", to_json(digests, indent=True))
+        if not _is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileExistsError, OSError):
+                temporary.rename(folder)
+        if not _is_whole(folder):
+            raise UsageError(f"{folder}: could not be written")
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        digests = read_json(folder / "digests.json")
+        return all(digest(folder / name) == value for name, value in digests.items())
+    except (UsageError, OSError):
+        return False
 
 
 class Line(NamedTuple):

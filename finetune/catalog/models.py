@@ -184,7 +184,7 @@ MODELS: tuple[Model, ...] = (
         tokenizer="v7-tekken",
         shape=Shape(
             hidden=576, layers=30, heads=9, kv_heads=3, head_dim=64, intermediate=1536,
-            vocab=49152, tied=True,
+            vocab=49176, tied=True,
         ),
         billions=0.135,
         gated=False,

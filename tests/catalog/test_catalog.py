@@ -8,7 +8,7 @@ from finetune.catalog import LICENCES, MODELS, SHIPPED, STAND_INS, find_model, r
 
 # Number of weights as the model cards print them.
 PUBLISHED = {
-    "smollm2-135m": 134_515_008,
+    "smollm2-135m": 134_528_832,
     "mistral-7b-v0.1": 7_241_732_096,
     "mistral-7b": 7_248_023_552,
     "ministral-8b-2410": 8_019_808_256,
