@@ -47,9 +47,16 @@ UV_NAMES = {
     "default-timeout": "UV_HTTP_TIMEOUT",
 }
 
+# What uv and pip say when no index answers.
+UNREACHABLE = ("onnection", "onnect error", "name resolution", "dns error", "timed out")
+
 
 class SetupError(Exception):
     """The environment could not be made; the message says why and what to do."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def enter() -> tuple[str, list[str]]:
@@ -62,7 +69,8 @@ def enter() -> tuple[str, list[str]]:
         torch, arguments = take_torch(sys.argv[1:])
         return str(ensure(torch)), arguments
     except SetupError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def take_torch(arguments: list[str]) -> tuple[str, list[str]]:
@@ -73,7 +81,7 @@ def take_torch(arguments: list[str]) -> tuple[str, list[str]]:
     elif arguments[:1] == ["--torch"]:
         choice, arguments = "".join(arguments[1:2]), arguments[2:]
     if choice not in TORCH_CHOICES:
-        raise SetupError(f"--torch: one of {', '.join(TORCH_CHOICES)}: {choice!r}")
+        raise SetupError(f"--torch: one of {', '.join(TORCH_CHOICES)}: `{choice}`", 2)
     return choice, arguments
 
 
@@ -308,7 +316,7 @@ def explain(output: str) -> str:
     tail = "\n".join(f"    {line}" for line in lines[-12:])
     if "ensurepip" in output:
         hint = "this Python has no venv: install it (Debian: `apt install python3-venv`), or uv"
-    elif any(word in output.lower() for word in ("connect", "name resolution", "dns", "timed out")):
+    elif any(word in output for word in UNREACHABLE):
         hint = (
             "the package index cannot be reached: connect, or point pip at one you can reach "
             "(`pip config set global.index-url URL`), then run the same command again"

@@ -15,4 +15,5 @@ if len(sys.argv) == 1:
     print(__doc__, file=sys.stderr)
     sys.exit(2)
 python, arguments = environment.enter()
-os.execv(python, [python, "-m", "finetune", "run", *arguments])
+# -P: the folder this is called from may hold a `finetune` of its own.
+os.execv(python, [python, "-P", "-m", "finetune", "run", *arguments])
