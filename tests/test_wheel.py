@@ -91,4 +91,5 @@ def test_wheel_works_in_an_empty_environment(empty, tmp_path):
     assert "quickstart" in finetune("recipes")
     finetune("recipes", "copy", "quickstart")
     assert (tmp_path / "quickstart.yaml").exists()
-    assert "learning_rate" in finetune("explain", "training.learning_rate")
+    load = "import finetune; print(finetune.load_recipe('quickstart.yaml').name)"
+    assert run(empty / "bin/python", "-c", load, cwd=tmp_path, PYTHONPATH="") == "quickstart\n"
