@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.checks import Report
+    from finetune.checks import Report, validate
     from finetune.corpus import Dataset
     from finetune.errors import FinetuneError
-    from finetune.pipeline import plan, prepare, run, validate
+    from finetune.pipeline import plan, prepare, run
     from finetune.recipe import Recipe, load_recipe
     from finetune.runs import Run
 
@@ -41,7 +41,7 @@ _HOMES = {
     "plan": "finetune.pipeline",
     "prepare": "finetune.pipeline",
     "run": "finetune.pipeline",
-    "validate": "finetune.pipeline",
+    "validate": "finetune.checks",
 }
 
 

@@ -203,7 +203,7 @@ class Line(NamedTuple):
     """One line of a file.
 
     `data` is without its line end, and None where the line is longer than the bound;
-    `size` counts all its bytes.
+    `size` counts all its bytes, the line end too.
     """
 
     number: int
@@ -239,7 +239,7 @@ def read_lines(file: IO[bytes], *, limit: int = MAX_LINE_BYTES) -> Iterator[Line
         number += 1
         if piece.endswith(b"\n") or len(piece) < chunk:
             data = piece.removesuffix(b"\n").removesuffix(b"\r")
-            yield Line(number, data if len(data) <= limit else None, len(data))
+            yield Line(number, data if len(data) <= limit else None, len(piece))
             continue
         length = len(piece)
         while (piece := file.readline(2**20)) and not piece.endswith(b"\n"):

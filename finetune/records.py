@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Weight = Annotated[float, Meta(ge=0, le=1)]
 
 
-class _Strict(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class _Strict(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
     pass
 
 

@@ -52,7 +52,8 @@ def _look_up(word: str) -> dict[str, object]:
         return {
             "name": word,
             "kind": "rule",
-            "severity": rule.severity,
+            "error for": ", ".join(rule.errors),
+            "warning for": ", ".join(rule.warnings),
             "meaning": rule.summary,
             "fix": rule.fix,
         }

@@ -1,0 +1,206 @@
+"""How fast `validate` is, beside mistral-common's own validating and encoding of the same file.
+
+`python benchmarks/validate.py` makes the file (the same bytes every time), measures CPU time and
+peak memory in processes of their own, prints a table, and exits 1 if a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+MB = 1_000_000
+WORDS = (
+    "the of to and a in is for on that with as it are be this by from order parcel refund invoice "
+    "customer ticket delivery address account password please thanks morning afternoon la le les "
+    "de des et un une que pour dans commande colis remboursement facture adresse compte bonjour "
+    "merci demain function return value import class error null true 0 1 42 3.14"
+).split()
+UNICODE = (
+    "été déjà reçu où être naïve façade café größe straße über żółć señor niño 東京 日本語 Москва "
+    "данные 🙂 🚚 € – “yes”"
+).split()
+# One word in ten is beyond ASCII, as in French or German prose.
+WEIGHTS = [0.9 / len(WORDS)] * len(WORDS) + [0.1 / len(UNICODE)] * len(UNICODE)
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": f"Look up the {name} of an order.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "order": {"type": "integer", "description": "The order's number."},
+                    "detail": {"type": "string", "enum": ["short", "long"]},
+                },
+                "required": ["order"],
+            },
+        },
+    }
+    for name in ("status", "invoice", "address")
+]
+
+
+def text(rng: random.Random, mean: int) -> str:
+    words = rng.choices(WORDS + UNICODE, WEIGHTS, k=max(3, int(rng.expovariate(1 / mean))))
+    lines = [" ".join(words[start : start + 14]) for start in range(0, len(words), 14)]
+    return ". ".join(lines[:8]) + "\n".join(lines[8:])
+
+
+def record(rng: random.Random) -> dict[str, object]:
+    messages: list[dict[str, object]] = []
+    if rng.random() < 0.4:
+        messages.append({"role": "system", "content": text(rng, 25)})
+    tools = rng.random() < 0.12
+    for _ in range(rng.randint(1, 4)):
+        messages.append({"role": "user", "content": text(rng, 35)})
+        if tools:
+            name = "".join(rng.choices("abcdefghijkmnpqrstuvwxyzABCDEFGH23456789", k=9))
+            arguments = json.dumps({"order": rng.randrange(10**6), "detail": "short"})
+            function = {"name": rng.choice(("status", "invoice")), "arguments": arguments}
+            call = {"id": name, "type": "function", "function": function}
+            messages.append({"role": "assistant", "tool_calls": [call]})
+            result = json.dumps({"state": text(rng, 5)}, ensure_ascii=False)
+            messages.append({"role": "tool", "content": result, "tool_call_id": name})
+        messages.append({"role": "assistant", "content": text(rng, 60)})
+        if rng.random() < 0.02:
+            messages[-1]["weight"] = 1
+    return {"messages": messages, "tools": TOOLS} if tools else {"messages": messages}
+
+
+def make_file(path: Path, size: int, seed: int = 0) -> None:
+    rng = random.Random(seed)
+    written = 0
+    with open(path, "wb") as file:
+        while written < size:
+            line = json.dumps(record(rng), ensure_ascii=rng.random() < 0.5).encode() + b"\n"
+            written += file.write(line)
+
+
+def make_short_lines(path: Path, count: int) -> None:
+    line = b'{"messages":[{"role":"user","content":"%d"},{"role":"assistant","content":"yes"}]}\n'
+    with open(path, "wb") as file:
+        # One line in ten has a fault, so that findings are counted too.
+        faulty = b'{"messages":[]}\n'
+        file.writelines(line % number if number % 10 else faulty for number in range(count))
+
+
+def rules_alone(path: Path) -> dict[str, object]:
+    from finetune.checks import validate
+
+    start = time.process_time()
+    report = validate([path], kind="chat", target="v3")
+    return {"seconds": time.process_time() - start, "records": report.records}
+
+
+def rules_and_counts(path: Path) -> dict[str, object]:
+    from finetune.checks import validate
+    from finetune.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(_tekken())
+    start = time.process_time()
+    report = validate([path], kind="chat", target="v3", tokenizer=tokenizer)
+    seconds = time.process_time() - start
+    return {"seconds": seconds, "records": report.records, "tokens": report.tokens}
+
+
+def mistral_common(path: Path) -> dict[str, object]:
+    from mistral_common.protocol.instruct.messages import FinetuningMessage
+    from mistral_common.protocol.instruct.request import ChatCompletionRequest
+    from mistral_common.protocol.instruct.validator import ValidationMode
+    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+    tokenizer = MistralTokenizer.from_file(_tekken(), mode=ValidationMode.finetuning)
+    request = ChatCompletionRequest[FinetuningMessage]
+    start = time.process_time()
+    records = tokens = 0
+    with open(path, "rb") as file:
+        for line in file:
+            encoded = tokenizer.encode_chat_completion(request(**json.loads(line)))
+            records += 1
+            tokens += len(encoded.tokens)
+    return {"seconds": time.process_time() - start, "records": records, "tokens": tokens}
+
+
+def _tekken() -> str:
+    import mistral_common
+
+    return str(Path(mistral_common.__file__).parent / "data" / "tekken_240718.json")
+
+
+STEPS = {step.__name__: step for step in (rules_alone, rules_and_counts, mistral_common)}
+
+
+def measure(step: str, path: Path) -> dict[str, float]:
+    """Run one step in a process of its own; return what it says and its peak memory in MB."""
+    command = [sys.executable, __file__, "--step", step, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=50, help="MB of chat records")
+    parser.add_argument("--share", type=int, default=5, help="MB of them for mistral-common")
+    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        facts = STEPS[options.step[0]](Path(options.step[1]))
+        facts["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
+        print(json.dumps(facts))
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        return show(Path(name), options.size, options.share)
+
+
+def show(folder: Path, size: int, share: int) -> int:
+    whole, part = folder / "chats.jsonl", folder / "part.jsonl"
+    make_file(whole, size * MB)
+    make_file(part, share * MB)
+    short = {count: folder / f"{count}.jsonl" for count in (10_000, 1_000_000)}
+    for count, path in short.items():
+        make_short_lines(path, count)
+    rules = [measure("rules_alone", whole) for _ in range(3)]
+    counts = measure("rules_and_counts", whole)
+    counts_part = measure("rules_and_counts", part)
+    theirs = measure("mistral_common", part)
+    memory = {count: measure("rules_alone", path)["memory"] for count, path in short.items()}
+
+    seconds = sorted(run["seconds"] for run in rules)[1]
+    speed = whole.stat().st_size / MB / seconds
+    exact = whole.stat().st_size / MB / counts["seconds"]
+    reference = part.stat().st_size / MB / theirs["seconds"]
+    peak = max(run["memory"] for run in rules)
+    print(f"| {size} MB, {rules[0]['records']:,} records, 1 core | MB/s | peak MB |")
+    print("|---|---|---|")
+    print(f"| structure and rules | {speed:.0f} | {peak:.0f} |")
+    print(f"| … and exact tekken counts | {exact:.1f} | {counts['memory']:.0f} |")
+    print(f"| mistral-common: validate and encode | {reference:.1f} | {theirs['memory']:.0f} |")
+    print(f"| 10,000 short lines | | {memory[10_000]:.0f} |")
+    print(f"| 1,000,000 short lines | | {memory[1_000_000]:.0f} |")
+    bars = {
+        "structure and rules at 100 MB/s or more": speed >= 100,
+        "exact counts at 3 times mistral-common or more": exact >= 3 * reference,
+        "the same number of tokens": counts_part["tokens"] == theirs["tokens"],
+        "peak under 150 MB": max(peak, *memory.values()) < 150,
+        "a million lines at most 20 MB above ten thousand": memory[1_000_000]
+        <= memory[10_000] + 20,
+    }
+    for bar, kept in bars.items():
+        print(f"{'kept  ' if kept else 'MISSED'} {bar}")
+    return 0 if all(bars.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

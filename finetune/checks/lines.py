@@ -1,0 +1,234 @@
+"""One line as JSON: what is wrong with it before it is a record.
+
+Fast parsers stop at the first fault and pass over some (duplicate keys, huge numbers). Lines that
+they took are only counted here; those they refused are read again, slowly, to say why.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from finetune.checks.report import Fault
+from finetune.files import MAX_LINE_BYTES
+from finetune.records import (
+    ChatRecord,
+    ClassifierRecord,
+    PreferenceRecord,
+    RatingRecord,
+    Record,
+    encode,
+)
+from finetune.text import size
+
+MAX_DEPTH = 64  # of a free value, such as a tool's parameters; records themselves add seven
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_SPACED_KEY = re.compile(rb'"[ \t\r]+:')
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_WORDS = {
+    "Expecting value": "a value is expected",
+    "Expecting property name enclosed in double quotes": "a key in double quotes is expected",
+    "Expecting ':' delimiter": "`:` is expected",
+    "Expecting ',' delimiter": "`,` is expected",
+    "Unterminated string starting at": "a text is not closed",
+    "Invalid control character at": "a control character stands unescaped in a text",
+    "Invalid \\escape": "an escape that JSON does not have",
+    "Invalid \\uXXXX escape": "an escape that JSON does not have",
+    "Extra data": "more than one value on the line",
+}
+
+
+def has_duplicate_keys(data: bytes, record: Record) -> bool:
+    """Return whether a key stands twice in an object of a line that was decoded.
+
+    A key ends in `":`, so a line with as many of them as its record has keys has each key once.
+    A line with more, or with white space before a colon, is read again, slowly.
+    """
+    if not _has_spaced_keys(data):
+        marks = data.count(b'":')
+        if marks == _least_keys(record):
+            return False
+        # The record written anew has each key once, and the same texts.
+        anew = encode(record)
+        if (
+            marks - data.count(b'\\":') == anew.count(b'":') - anew.count(b'\\":')
+            and b'\\\\"' not in data
+            and data.count(b'"type"') == anew.count(b'"type"')  # the only key that is added anew
+        ):
+            return False
+    return any(_duplicates(data))
+
+
+def _has_spaced_keys(data: bytes) -> bool:
+    # Looks for rare bytes first: bytes.find is fast where the last one it looks for is rare.
+    if b" :" not in data and b"\t" not in data and b"\r" not in data:
+        return False
+    return _SPACED_KEY.search(data) is not None
+
+
+def _least_keys(record: Record) -> int:
+    """Return how many keys the record's line has at least."""
+    if isinstance(record, ChatRecord):
+        return 1 + 2 * len(record.messages)
+    if isinstance(record, ClassifierRecord):
+        return 2 + len(record.labels) + 2 * len(record.messages or ())
+    if isinstance(record, PreferenceRecord):
+        return 3 + 2 * (len(record.prompt) + len(record.chosen) + len(record.rejected))
+    if isinstance(record, RatingRecord):
+        return 3 + 2 * (len(record.prompt) + len(record.completion))
+    return 1
+
+
+def _duplicates(data: bytes) -> Iterator[bool]:
+    found: list[bool] = []
+
+    def hook(pairs: list[tuple[str, Any]]) -> None:
+        found.append(len({key for key, _ in pairs}) < len(pairs))
+
+    json.loads(data, object_pairs_hook=hook)
+    yield from found
+
+
+def check_values(value: Any) -> list[Fault]:
+    """Return the faults of a free JSON value: too deep, or numbers beyond 64 bits."""
+    faults: dict[str, Fault] = {}
+    stack = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, dict | list):
+            if depth > MAX_DEPTH:
+                faults["too-deep"] = Fault("too-deep", "", f"deeper than {MAX_DEPTH} levels")
+            else:
+                children = item.values() if isinstance(item, dict) else item
+                stack += [(child, depth + 1) for child in children]
+        elif isinstance(item, float) and not math.isfinite(item):
+            faults["number"] = Fault("number", "", "a number beyond any float")
+        elif item.__class__ is int and not -(2**63) <= item < 2**64:
+            faults["number"] = Fault("number", "", "a whole number beyond 64 bits")
+    return list(faults.values())
+
+
+def read_value(data: bytes | None) -> tuple[Any, list[Fault]]:
+    """Return the value of a line and every fault of its JSON.
+
+    The value is None where there is none; with faults it is the best reading of the line, for
+    looking on, never for use.
+
+    Args:
+        data: The line without its end; None where it was too long to be kept.
+    """
+    if data is None or len(data) > MAX_LINE_BYTES:
+        return None, [Fault("line-too-long", "", f"longer than {size(MAX_LINE_BYTES)}")]
+    faults: list[Fault] = []
+    if data.startswith(codecs.BOM_UTF8):
+        faults.append(Fault("bom", "", "begins with a byte order mark"))
+        data = data.removeprefix(codecs.BOM_UTF8)
+    if not data.strip():
+        return None, [*faults, Fault("blank-line", "", "nothing on the line")]
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return None, [*faults, Fault("utf-8", "", f"not UTF-8 at byte {error.start + 1}")]
+    if "\x00" in text:
+        return None, [*faults, Fault("utf-8", "", f"a NUL at byte {data.index(0) + 1}")]
+    if _depth(data) > MAX_DEPTH + 7:
+        return None, [*faults, Fault("too-deep", "", f"deeper than {MAX_DEPTH} levels")]
+    value, more = _parse(text)
+    return value, faults + more
+
+
+def _depth(data: bytes) -> int:
+    depth = deepest = 0
+    for byte in _STRINGS.sub(b"", data):
+        if byte in b"{[":
+            depth += 1
+            deepest = max(depth, deepest)
+        elif byte in b"}]":
+            depth -= 1
+    return deepest
+
+
+def _parse(text: str) -> tuple[Any, list[Fault]]:  # noqa: C901 (the parser's five hooks)
+    faults: dict[str, Fault] = {}
+
+    def note(rule: str, message: str) -> None:
+        faults.setdefault(rule, Fault(rule, "", message))
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(items)
+        if len(value) < len(items):
+            note("duplicate-key", "a key stands twice in one object")
+        return value
+
+    def constant(_: str) -> float:
+        note("nan", "NaN or Infinity")
+        return 0.0
+
+    def integer(digits: str) -> int:
+        if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+            note("number", "a whole number beyond 64 bits")
+            return 0
+        return int(digits)
+
+    def real(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            note("number", "a number beyond any float")
+            return 0.0
+        return value
+
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=pairs,
+            parse_constant=constant,
+            parse_int=integer,
+            parse_float=real,
+        )
+    except json.JSONDecodeError as error:
+        return None, [*faults.values(), _explain(error, len(text.rstrip()))]
+    if any(_SURROGATE.search(part) for part in _texts(value)):
+        note("surrogate", "half of a surrogate pair in a text")
+    if not isinstance(value, dict):
+        note("not-object", f"{name_of(value)} where an object is expected")
+        value = None
+    return value, list(faults.values())
+
+
+def _explain(error: json.JSONDecodeError, length: int) -> Fault:
+    fact = _WORDS.get(error.msg, "not JSON")
+    if error.pos >= length and fact != _WORDS["Extra data"]:
+        fact = "the line ends in the middle of a value"
+    elif error.msg.startswith("Unterminated"):
+        fact = "a text is not closed: the line may be cut off"
+    return Fault("json", "", f"{fact}, at column {error.pos + 1}")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            yield from item
+            stack += item.values()
+        elif isinstance(item, list):
+            stack += item
+
+
+def name_of(value: Any) -> str:
+    """Return what kind of JSON value this is, in words."""
+    names: dict[type, str] = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), "null")

@@ -1,0 +1,256 @@
+"""Whole files checked, and repaired copies of them written."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from finetune import records
+from finetune.checks.checker import Checker
+from finetune.checks.fixes import FIXES, apply_fixes
+from finetune.checks.lines import read_value
+from finetune.checks.report import Finding, Report
+from finetune.checks.rules import RULES
+from finetune.checks.targets import Target, find_target
+from finetune.errors import UsageError
+from finetune.files import AtomicFile, open_bytes, read_lines
+from finetune.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from finetune.tokens import Tokenizer
+
+_EVERY = 20_000  # lines between two calls of `progress`
+_BATCH = 256  # records counted at once
+_MAX_PASSES = 4  # a fix can make room for another, such as neighbours after a system message
+# What reading such a line loses cannot be brought back by writing it again.
+_LOSSY = {"duplicate-key", "nan", "number", "surrogate"}
+
+
+class Input(NamedTuple):
+    """A file, or the records that were made of one in memory.
+
+    `kind` is found from the first record where it is None. `made` gives the records with their
+    numbers, or nothing for a JSONL file that is read as it is.
+    """
+
+    path: Path
+    kind: str | None = None
+    made: Iterable[tuple[int, records.Record]] | None = None
+
+
+def validate(
+    files: Sequence[Path | Input],
+    *,
+    kind: str | None = None,
+    target: str = "platform",
+    tokenizer: Tokenizer | None = None,
+    ignore: Iterable[str] = (),
+    fix: Path | None = None,
+    on_findings: Callable[[list[Finding]], None] | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Check files in bounded memory; with `fix`, write a repaired copy.
+
+    Args:
+        files: JSONL files, or inputs with their records.
+        kind: The kind of the records; found from the first line where it is None.
+        target: `platform`, `v1` … `v15`, `hf`, a model, or its tokenizer file or folder.
+        tokenizer: Counts tokens when given.
+        ignore: Rules to leave out.
+        fix: Where the repaired copy goes: a file for one input, a folder for several.
+        on_findings: Called with the findings of each record that has some.
+        progress: Called now and then with the records read.
+
+    Raises:
+        UsageError: A file is missing, or a target, rule or kind is not there, or the copy would
+            overwrite an input.
+    """
+    inputs = [file if isinstance(file, Input) else Input(file) for file in files]
+    aim = find_target(target, frozenset(ignore))
+    outputs = _outputs([item.path for item in inputs], fix) if fix else [None] * len(inputs)
+    report = Report()
+    if tokenizer:
+        report.tokens = report.trained_tokens = 0
+    for item, output in zip(inputs, outputs, strict=True):
+        with ExitStack() as stack:
+            out = stack.enter_context(AtomicFile(output)) if output else None
+            work = _Work(
+                item,
+                report,
+                kind=kind,
+                target=aim,
+                tokenizer=tokenizer,
+                out=out,
+                on_findings=on_findings,
+            )
+            for number in work.run():
+                if number % _EVERY == 0:
+                    progress("validate", report.records)
+    progress("validate", report.records, report.records)
+    return report
+
+
+def _outputs(inputs: list[Path], fix: Path) -> list[Path]:
+    if len(inputs) == 1 and not fix.is_dir():
+        outputs = [fix]
+    else:
+        outputs = [fix / path.name for path in inputs]
+    if len(set(outputs)) < len(outputs):
+        raise UsageError(f"{fix}: two inputs have one name", hint="fix them one by one")
+    for path in inputs:
+        for output in outputs:
+            with contextlib.suppress(FileNotFoundError):
+                if output.samefile(path):
+                    raise UsageError(
+                        f"{output}: is an input, which is never changed in place",
+                        hint="name another output",
+                    )
+    return outputs
+
+
+class _Work:
+    """One input on its way through the checker."""
+
+    def __init__(
+        self,
+        item: Input,
+        report: Report,
+        *,
+        kind: str | None,
+        target: Target,
+        tokenizer: Tokenizer | None,
+        out: AtomicFile | None,
+        on_findings: Callable[[list[Finding]], None] | None,
+    ) -> None:
+        self._item = item
+        self._file = str(item.path)
+        self._target = target
+        self._report = report
+        self._out = out
+        self._on_findings = on_findings
+        self._checker = Checker(kind or item.kind or self._find_kind(), target, tokenizer)
+
+    def _find_kind(self) -> str:
+        with open_bytes(self._item.path) as file:
+            for line in read_lines(file):
+                value, _ = read_value(line.data)
+                if value is not None:
+                    return records.kind_of(value) or "chat"
+        return "chat"
+
+    def run(self) -> Iterator[int]:
+        """Check every line; yield its number."""
+        steps = self._check_made() if self._item.made is not None else self._check_lines()
+        for number in steps:
+            if number % _BATCH == 0:
+                self._count()
+            yield number
+        self._count()
+        self._note(self._checker.finish(self._file))
+        report = self._report
+        if report.tokens is not None and report.trained_tokens is not None:
+            report.tokens += self._checker.tokens
+            report.trained_tokens += self._checker.trained_tokens
+
+    def _check_made(self) -> Iterator[int]:
+        for number, record in self._item.made or ():
+            findings = self._checker.check_record(record, self._file, number)
+            self._take(findings)
+            if self._out:
+                self._write(records.encode(record), findings, number, changed=False)
+            yield number
+
+    def _check_lines(self) -> Iterator[int]:
+        with open_bytes(self._item.path) as file:
+            check = self._checker.check_line
+            for line in read_lines(file):
+                data, number = line.data, line.number
+                _, findings = check(data, self._file, number)
+                crlf = data is not None and line.size - len(data) == 2
+                if crlf:
+                    findings = [*findings, *self._crlf(number)]
+                self._take(findings)
+                if self._out:
+                    self._write(data, findings, number, changed=crlf)
+                yield number
+
+    def _count(self) -> None:
+        findings = self._checker.count()
+        self._note(findings)
+        self._report.valid -= len(findings)
+        self._report.invalid += len(findings)
+
+    def _crlf(self, number: int) -> list[Finding]:
+        severity = self._target.severities.get("crlf")
+        if severity is None:
+            return []
+        return [Finding(self._file, number, "", "crlf", severity, "ends in CR LF", fixable=True)]
+
+    def _take(self, findings: list[Finding]) -> None:
+        report = self._report
+        report.records += 1
+        if findings:
+            self._note(findings)
+        if findings and any(finding.severity == "error" for finding in findings):
+            report.invalid += 1
+        else:
+            report.valid += 1
+
+    def _note(self, findings: list[Finding]) -> None:
+        self._report.add(findings)
+        if findings and self._on_findings:
+            self._on_findings(findings)
+
+    def _write(
+        self, data: bytes | None, findings: list[Finding], number: int, *, changed: bool
+    ) -> None:
+        """Write the record, repaired where it must be; count what happened to it."""
+        if not findings or data is None:
+            whole, done = data, set[str]()
+        else:
+            whole, done = repair(self._checker, data, findings)
+        if changed:
+            done.add("unix-lines")
+        if whole is None:
+            self._report.left_out += 1
+            return
+        for name in done:
+            self._report.add_fix(name, number)
+        if whole and self._out:
+            self._out.write(whole + b"\n")
+            self._report.written += 1
+
+
+def repair(checker: Checker, data: bytes, findings: list[Finding]) -> tuple[bytes | None, set[str]]:
+    """Return the line without what its findings name, and the fixes that did it.
+
+    The line is None where an error stays, and empty where the line itself is to be left out.
+    """
+    done: set[str] = set()
+    for _ in range(_MAX_PASSES):
+        rules = {finding.rule for finding in findings}
+        wanted = [name for name in FIXES if name in {RULES[rule].fix for rule in rules}]
+        if "drop-blank-lines" in wanted:
+            return b"", {"drop-blank-lines"}
+        value, _ = read_value(data)
+        if not wanted or value is None or rules & _LOSSY:
+            break
+        used = apply_fixes(value, wanted)
+        if used:
+            data = msgspec.json.encode(value)
+        if data.startswith(codecs.BOM_UTF8) or "strip-bom" in wanted:
+            data = data.removeprefix(codecs.BOM_UTF8)
+            used.add("strip-bom")
+        if not used:
+            break
+        done |= used
+        findings = checker.check_again(data)
+    if any(finding.severity == "error" for finding in findings):
+        return None, done
+    return data, done
