@@ -1,0 +1,150 @@
+"""Converters: raw row → records. No I/O.
+
+CONVERTERS is the whole list. A new format is one module with `recognise` and `convert`, one line
+here, and a folder of cases under `tests/converters/cases/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from finetune.converters import alpaca, laplateforme, openai, pairs, sharegpt
+from finetune.converters.reading import ConvertError, Detection
+from finetune.errors import UsageError
+from finetune.records import KINDS, Record
+from finetune.text import did_you_mean, safe
+
+__all__ = ["CONVERTERS", "ConvertError", "Converter", "Detection", "detect", "find_converter"]
+
+
+class Converter(NamedTuple):
+    """One row of CONVERTERS.
+
+    Attributes:
+        convert: Row → records; raises `ConvertError`.
+        recognise: The first rows and `columns` → how they are read, or None.
+        fields: What `columns` may name.
+        keys: The keys of a row that are used (all where empty).
+        kinds: The kinds of record that come out.
+        summary: One line for people.
+    """
+
+    convert: Callable[[Any, Detection], list[Record]]
+    recognise: Callable[[Sequence[Any], Mapping[str, str]], Detection | None]
+    fields: tuple[str, ...]
+    keys: tuple[str, ...]
+    kinds: tuple[str, ...]
+    summary: str
+
+
+def _row(module: Any, summary: str, *extra: str, kinds: tuple[str, ...] = ("chat",)) -> Converter:
+    keys = (*module.FIELDS, *extra) if module.FIELDS else ()
+    return Converter(module.convert, module.recognise, module.FIELDS, keys, kinds, summary)
+
+
+CONVERTERS: dict[str, Converter] = {
+    "pairs": _row(pairs, "one question and one answer a row: CSV, TSV, JSON"),
+    "alpaca": _row(alpaca, "`instruction`, `input`, `output`"),
+    "sharegpt": _row(sharegpt, "`conversations` of `from` and `value`"),
+    "openai": _row(openai, "`messages` as OpenAI has them, with tools", "functions"),
+    "laplateforme": _row(laplateforme, "La Plateforme's own JSONL, as it is", kinds=tuple(KINDS)),
+}
+
+
+def find_converter(name: str) -> Converter:
+    """Return the converter of a format.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    if name not in CONVERTERS:
+        hint = did_you_mean(name, CONVERTERS) or f"known formats: {', '.join(CONVERTERS)}"
+        raise UsageError(f"{name}: unknown format", hint=hint)
+    return CONVERTERS[name]
+
+
+def detect(
+    rows: Sequence[Any],
+    *,
+    format: str | None = None,  # noqa: A002 (the recipe's word)
+    kind: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Detection:
+    """Return how a source is read, from its first rows.
+
+    Args:
+        rows: About a hundred rows, at least one.
+        format: The converter, where it was named.
+        kind: The kind of record wanted, which rules out other readings.
+        columns: Which key holds what, where it was said.
+
+    Raises:
+        UsageError: No reading is possible, or more than one, or a column is not there.
+
+    Example:
+        >>> detect([{"question": "Q", "answer": "A"}]).reason
+        'columns `question` and `answer`'
+    """
+    columns = columns or {}
+    _check_columns(rows, columns)
+    names = [format] if format else list(CONVERTERS)
+    found = []
+    for name in names:
+        converter = find_converter(name)
+        fits = (
+            converter.recognise(rows, columns) if columns.keys() <= set(converter.fields) else None
+        )
+        if fits and kind in (None, fits.kind):
+            found.append(fits)
+    if len(found) == 1:
+        return found[0]
+    if format:
+        return _named(format, kind, columns, rows)
+    if not found:
+        raise UsageError(
+            f"unknown format: {_seen(rows)}",
+            hint="name it with `format` (`--from`), or say which column holds what with `columns`;"
+            f" known formats: {', '.join(CONVERTERS)}",
+        )
+    readings = " or ".join(f"`{one.format}` ({one.reason})" for one in found)
+    raise UsageError(
+        f"two readings are possible: {readings}", hint="name one with `format` (`--from`)"
+    )
+
+
+def _named(
+    name: str, kind: str | None, columns: Mapping[str, str], rows: Sequence[Any]
+) -> Detection:
+    converter = find_converter(name)
+    if unknown := sorted(columns.keys() - set(converter.fields)):
+        raise UsageError(
+            f"columns: {', '.join(unknown)}: not a part of the format `{name}`",
+            hint=f"its parts are {', '.join(converter.fields) or 'not to be named'}",
+        )
+    if kind not in (None, *converter.kinds):
+        raise UsageError(f"the format `{name}` holds no {kind} records")
+    if name == "pairs":
+        raise UsageError(
+            f"no known pair of columns: {_seen(rows)}",
+            hint="say which column holds what: `columns: {user: …, assistant: …}`",
+        )
+    return Detection(name, kind or converter.kinds[0], dict(columns), "it was named")
+
+
+def _check_columns(rows: Sequence[Any], columns: Mapping[str, str]) -> None:
+    there = {key for row in rows if isinstance(row, dict) for key in row}
+    for part, column in columns.items():
+        if column not in there:
+            raise UsageError(
+                f"columns.{part}: no column `{safe(column, 80)}`: {_seen(rows)}",
+                hint=did_you_mean(column, there),
+            )
+
+
+def _seen(rows: Sequence[Any]) -> str:
+    there = list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
+    if not there:
+        return "the rows are not objects"
+    shown = ", ".join(f"`{safe(key, 40)}`" for key in there[:12])
+    return f"there are {shown}{' …' if len(there) > 12 else ''}"

@@ -1,0 +1,132 @@
+"""What every converter stands on: how a source is read, and what is wrong with a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from finetune import records
+from finetune.errors import DataError
+from finetune.records import Record
+
+
+class ConvertError(DataError):
+    """A row that does not fit its converter; it has a rule and a path, but no place yet."""
+
+
+class Detection(NamedTuple):
+    """How the rows of a source are read.
+
+    Attributes:
+        format: Name of the converter.
+        kind: Kind of the records that come out.
+        columns: Which key of a row holds what, for converters that let it be said.
+        reason: What was seen, for people.
+    """
+
+    format: str
+    kind: str = "chat"
+    columns: Mapping[str, str] = {}
+    reason: str = ""
+
+    def column(self, name: str) -> str:
+        """Return the row's key for `name`: the one that was said, else `name` itself."""
+        return self.columns.get(name, name)
+
+
+_TYPES = {
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def type_name(value: Any) -> str:
+    """Return the JSON type of `value` for people: never the value itself."""
+    return _TYPES.get(type(value), type(value).__name__)
+
+
+def as_object(value: Any, path: str | None = None) -> dict[str, Any]:
+    """Return `value` if it is an object.
+
+    Raises:
+        ConvertError: It is something else.
+    """
+    if isinstance(value, dict):
+        return value
+    raise ConvertError(f"expected an object, got {type_name(value)}", path=path, rule="type")
+
+
+def list_at(value: dict[str, Any], key: str, path: str | None = None) -> list[Any]:
+    """Return the list that stands in `value` under `key`.
+
+    Raises:
+        ConvertError: It is missing or something else.
+    """
+    return _typed_at(value, key, path, list, "a list")  # type: ignore[no-any-return]
+
+
+def text_at(value: dict[str, Any], key: str, path: str | None = None) -> str:
+    """Return the text that stands in `value` under `key`.
+
+    Raises:
+        ConvertError: It is missing, null or something else.
+    """
+    return _typed_at(value, key, path, str, "text")  # type: ignore[no-any-return]
+
+
+def optional_text(value: dict[str, Any], key: str, path: str | None = None) -> str:
+    """Return the text under `key`; absent and null are the empty text.
+
+    Raises:
+        ConvertError: It is something else.
+    """
+    return "" if value.get(key) is None else text_at(value, key, path)
+
+
+def _typed_at(value: dict[str, Any], key: str, path: str | None, kind: type, wanted: str) -> Any:
+    found = value.get(key)
+    if isinstance(found, kind):
+        return found
+    place = f"{path}.{key}" if path else key
+    if found is None:
+        raise ConvertError(
+            f"expected {wanted}, got {'null' if key in value else 'nothing'}",
+            path=place,
+            rule="null" if key in value else "missing-key",
+        )
+    raise ConvertError(f"expected {wanted}, got {type_name(found)}", path=place, rule="type")
+
+
+_AT = re.compile(r"^(?P<fact>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_FACTS = (
+    (re.compile(r"Object missing required field `(.+)`"), "missing-key", "`{}` is missing"),
+    (re.compile(r"Object contains unknown field `(.+)`"), "unknown-key", "`{}` is not a known key"),
+    (re.compile(r"Expected `([\w |]+)`, got `(\w+)`"), "type", "expected {}, got {}"),
+    (re.compile(r"Expected `(\w+) ([<>]=) ([\d.]+)`"), "value", "expected {} {} {}"),
+)
+
+
+def to_record(kind: str, value: Any) -> Record:
+    """Return the record that plain objects make.
+
+    Raises:
+        ConvertError: They make none; the text quotes no content.
+    """
+    try:
+        return records.from_object(kind, value)
+    except msgspec.ValidationError as error:
+        parts = _AT.match(str(error))
+        fact, path = (parts["fact"], parts["path"]) if parts else ("", None)
+    for pattern, rule, message in _FACTS:
+        if found := pattern.fullmatch(fact):
+            raise ConvertError(message.format(*found.groups()), path=path, rule=rule)
+    rule = "role" if (path or "").endswith("role") else "value"
+    raise ConvertError(f"not a value that a {kind} record takes here", path=path, rule=rule)

@@ -1,0 +1,100 @@
+"""Which converter reads a source, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune.converters import detect
+from finetune.errors import UsageError
+
+U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+ALPACA = {"instruction": "I", "input": "", "output": "O"}
+SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "kind"),
+    [
+        ({"question": "Q", "answer": "A"}, "pairs", "chat"),
+        ({" Prompt ": "Q", "COMPLETION": "A"}, "pairs", "chat"),
+        ({"input": "Q", "output": "A"}, "pairs", "chat"),
+        (ALPACA, "alpaca", "chat"),
+        (SHAREGPT, "sharegpt", "chat"),
+        ({"messages": [U, A]}, "laplateforme", "chat"),
+        ({"messages": [U, {**A, "refusal": None}]}, "openai", "chat"),
+        ({"messages": [U, {"role": "assistant", "tool_calls": [CALL]}]}, "openai", "chat"),
+        ({"messages": [{**U, "role": "developer"}, U, A]}, "openai", "chat"),
+        ({"messages": [U, A], "functions": []}, "openai", "chat"),
+        ({"text": "T"}, "laplateforme", "text"),
+        ({"text": "T", "labels": {"a": "b"}}, "laplateforme", "classifier"),
+        ({"prompt": [U], "chosen": [A], "rejected": [A]}, "laplateforme", "preference"),
+        ({"prompt": [U], "completion": [A], "label": True}, "laplateforme", "rating"),
+    ],
+)
+def test_format_is_told_from_the_content(row, name, kind):
+    found = detect([row])
+    assert (found.format, found.kind) == (name, kind)
+    assert found.reason
+
+
+def test_a_few_bad_rows_do_not_change_the_format():
+    assert detect([SHAREGPT] * 5 + ["x", None, {"a": 1}]).format == "sharegpt"
+
+
+def test_one_openai_row_makes_the_source_openai():
+    rows = [{"messages": [U, A]}] * 9 + [{"messages": [U, {**A, "content": None}]}]
+    assert detect(rows).format == "openai"
+
+
+def test_two_readings_ask_for_the_format():
+    rows = [{**ALPACA, "text": "### Instruction: I"}]
+    with pytest.raises(UsageError, match=r"`alpaca`.* or `laplateforme`") as caught:
+        detect(rows)
+    assert "`--from`" in str(caught.value.hint)
+    assert detect(rows, format="alpaca").format == "alpaca"
+    assert detect(rows, kind="chat").format == "alpaca"
+    assert detect(rows, kind="text").format == "laplateforme"
+
+
+def test_columns_say_what_holds_what():
+    rows = [{"frage": "F", "antwort": "A"}]
+    found = detect(rows, columns={"user": "frage", "assistant": "antwort"})
+    assert found.format == "pairs"
+    assert detect(
+        [{"chat": SHAREGPT["conversations"]}], columns={"conversations": "chat"}
+    ).format == ("sharegpt")
+    assert detect([{"dialog": [U, A]}], columns={"messages": "dialog"}).format == "openai"
+
+
+def test_wrong_column_names_those_that_are_there():
+    with pytest.raises(UsageError) as caught:
+        detect([{"frage": "F", "antwort": "A"}], columns={"user": "fragen", "assistant": "antwort"})
+    assert str(caught.value) == ("columns.user: no column `fragen`: there are `frage`, `antwort`")
+    assert caught.value.hint == "did you mean `frage`?"
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([{"a": 1, "b": 2}], {}, "unknown format: there are `a`, `b`"),
+        ([1, 2], {}, "unknown format: the rows are not objects"),
+        ([SHAREGPT], {"format": "sharegtp"}, "sharegtp: unknown format"),
+        ([{"a": 1}], {"format": "pairs"}, "no known pair of columns: there are `a`"),
+        (
+            [ALPACA],
+            {"format": "alpaca", "kind": "text"},
+            "the format `alpaca` holds no text records",
+        ),
+        (
+            [ALPACA],
+            {"format": "alpaca", "columns": {"user": "input"}},
+            "columns: user: not a part of the format `alpaca`",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_said(rows, options, message):
+    with pytest.raises(UsageError) as caught:
+        detect(rows, **options)
+    assert str(caught.value) == message
+    assert caught.value.hint or "holds no" in message
