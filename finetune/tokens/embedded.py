@@ -127,7 +127,7 @@ def read_vocabulary(gguf_file: Path) -> Vocabulary:
         return [bytes(field.parts[index]).decode() for index in field.data]
 
     ids = {token: index for index, token in enumerate(strings("tokens"))}
-    letters = _byte_letters()
+    letters = byte_letters()
     bytes_of = {letter: byte for byte, letter in enumerate(letters)}
     # Tekken's rank is the order of merging; the single bytes come first.
     tokens = letters + [merge.replace(" ", "", 1) for merge in strings("merges")]
@@ -158,9 +158,11 @@ def read_vocabulary(gguf_file: Path) -> Vocabulary:
     return Vocabulary(tekken, rows)
 
 
-def _byte_letters() -> list[str]:
-    # GPT-2's byte-level BPE writes each byte as a printable letter: itself where it is one, else
-    # the next free one from U+0100 on.
+def byte_letters() -> list[str]:
+    """Return the letter of each byte in byte-level BPE files, as GPT-2 has it.
+
+    A printable byte stands for itself, any other for the next free letter from U+0100 on.
+    """
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -1,0 +1,229 @@
+"""Mistral tokenizer files, v1 to v15, SentencePiece or tekken.
+
+Only `load_tokenizer` imports this module: mistral-common takes 0.6 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mistral_common.protocol.instruct.validator import ValidationMode
+from mistral_common.tokens.tokenizers.base import SpecialTokens
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+from msgspec import UNSET
+
+from finetune.errors import DataError, FinetuneError
+from finetune.records import AssistantMessage, ChatRecord, Message, Record, TextRecord, Tools
+from finetune.tokens.answers import Part, split_record
+from finetune.tokens.engines import Engine, SentencePiece, Tekken
+from finetune.tokens.layout import CLOSE, OPEN, Layout, Outline, text_index
+from finetune.tokens.parsing import Controls, parse_answer
+from finetune.tokens.selfcheck import check_ids
+from finetune.tokens.tokenizer import IGNORED, Sample, Tokenizer
+
+
+class MistralFileTokenizer(Tokenizer):
+    """A tokenizer file that mistral-common reads.
+
+    Args:
+        path: The file; its version stands in the file (tekken) or its name (SentencePiece).
+        name: What people call it.
+        sha256: The file's digest.
+    """
+
+    def __init__(self, path: Path, *, name: str, sha256: str) -> None:
+        mistral = MistralTokenizer.from_file(path, mode=ValidationMode.finetuning)
+        self._raw: Any = mistral.instruct_tokenizer.tokenizer
+        self._layout = Layout(mistral)
+        self._engine: Engine = (
+            Tekken(self._raw) if isinstance(self._raw, Tekkenizer) else SentencePiece(self._raw)
+        )
+        self.name = name
+        self.sha256 = sha256
+        self.version = str(mistral.version.value)
+        self._number = int(self.version.removeprefix("v"))
+        self._bare_calls = 3 <= self._number <= 11  # calls are trained without their random id
+        self.vocab_size = self._raw.n_words
+        self.bos_id = self._raw.bos_id
+        self.eos_id = self._raw.eos_id
+        self.pad_id = self._find_pad()
+        self._controls = Controls(
+            calls=self._control(SpecialTokens.tool_calls),
+            call_id=self._control(SpecialTokens.call_id),
+            arguments=self._control(SpecialTokens.args),
+            think=self._control(SpecialTokens.begin_think),
+            end_think=self._control(SpecialTokens.end_think),
+            bracketed=self._number < 11,
+        )
+        check_ids(self, mistral)
+
+    def encode_chat(self, record: ChatRecord) -> list[Sample]:
+        """Return the samples of a conversation: ids as `encode_chat_completion` gives them."""
+        parts = split_record(record, self._number)
+        self._layout.validate(record.messages, record.tools, bare_calls=self._bare_calls)
+        known: dict[str, list[int]] = {}
+        return [self._sample(self._outline(record, part), part, known) for part in parts]
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the ids of a text on its own, without BOS and EOS; controls stay plain text."""
+        return self._engine.encode(text)
+
+    def encode_prompt(self, messages: Sequence[Message], tools: Tools = UNSET) -> list[int]:
+        """Return the ids up to where the next assistant message starts."""
+        outline = self._layout.outline(messages, tools)
+        ids: list[int] = []
+        for mark in outline.marks:
+            if mark >= 0:
+                ids.append(mark)
+            elif mark not in (OPEN, CLOSE):
+                ids += self._engine.encode(outline.texts[text_index(mark)])
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids`, control tokens left out."""
+        text: str = self._raw.decode(list(ids))
+        return text
+
+    def parse(self, ids: Sequence[int]) -> AssistantMessage:
+        """Return generated ids (with or without EOS) as a message."""
+        ids = list(ids)
+        if self.eos_id in ids:
+            ids = ids[: ids.index(self.eos_id)]
+        return parse_answer(ids, self.decode, self._controls)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return one visible string for each id; bytes that are no text alone as `<0xE2>`."""
+        if not isinstance(self._raw, Tekkenizer):
+            return [self._raw.id_to_piece(token) for token in ids]
+        return [self._tekken_piece(token) for token in ids]
+
+    def count_many(self, records: Sequence[Record]) -> list[tuple[int, int] | DataError]:
+        """Return `count` of each record, or the fault that `encode` would raise.
+
+        The texts of all records go to the engine at once, each distinct one a single time.
+        """
+        numbers: dict[str, int] = {}
+        tallies: list[_Tally | DataError] = []
+        for record in records:
+            try:
+                tallies.append(self._tally(record, numbers))
+            except DataError as error:
+                tallies.append(error)
+        lengths = self._engine.count(list(numbers))
+        return [t if isinstance(t, DataError) else t.total(lengths) for t in tallies]
+
+    def _tally(self, record: Record, numbers: dict[str, int]) -> _Tally:
+        tally = _Tally()
+        if isinstance(record, TextRecord):
+            tally.fixed, tally.fixed_trained = 2, 1
+            number = numbers.setdefault(record.text, len(numbers))
+            tally.texts, tally.trained_texts = [number], [number]
+        elif isinstance(record, ChatRecord):
+            for part in split_record(record, self._number):
+                tally.add(self._outline(record, part), part, numbers)
+        else:
+            self.encode(record)  # raises: it has no samples
+        return tally
+
+    def _outline(self, record: ChatRecord, part: Part) -> Outline:
+        messages = record.messages[: part.stop]
+        bare = None
+        if self._bare_calls:
+            bare = part.stop
+            while bare and isinstance(messages[bare - 1], AssistantMessage):
+                bare -= 1
+        return self._layout.outline(messages, record.tools, bare=bare)
+
+    def _sample(self, outline: Outline, part: Part, known: dict[str, list[int]]) -> Sample:
+        ids: list[int] = []
+        labels: list[int] = []
+        weights: list[float] = []
+        answer, weight = -1, 0.0
+        for mark in outline.marks:
+            if mark == OPEN:
+                answer += 1
+                weight = part.weights[answer]
+                continue
+            if mark == CLOSE:
+                weight = 0.0
+                continue
+            new = [mark] if mark >= 0 else self._text_ids(outline.texts[text_index(mark)], known)
+            ids += new
+            labels += new if weight else [IGNORED] * len(new)
+            weights += [weight] * len(new)
+        self._check(ids, labels)
+        plain = all(weight in (0.0, 1.0) for weight in part.weights)
+        return Sample(ids, labels, None if plain else weights, part.stop, part.starts)
+
+    def _text_ids(self, text: str, known: dict[str, list[int]]) -> list[int]:
+        # The samples of one record share most of their texts.
+        ids = known.get(text)
+        if ids is None:
+            ids = known[text] = self._engine.encode(text)
+        return ids
+
+    def _check(self, ids: list[int], labels: list[int]) -> None:
+        if ids[0] != self.bos_id or ids.count(self.bos_id) != 1 or labels[-1] != self.eos_id:
+            raise FinetuneError(
+                f"{self.name}: a sample does not begin with its one BOS and end with a trained EOS",
+                hint="the tokenizer file does not fit its version: take it from the model again",
+            )
+
+    def _control(self, token: SpecialTokens) -> int | None:
+        if not self._raw.is_special(token.value):
+            return None
+        identifier: int = self._raw.get_special_token(token.value)
+        return identifier
+
+    def _find_pad(self) -> int:
+        if isinstance(self._raw, Tekkenizer):
+            pad = self._control(SpecialTokens.pad)
+            return self.eos_id if pad is None else pad
+        ids: tuple[int, int] = (self._raw.pad_id, self._raw.unk_id)
+        return ids[1] if ids[0] < 0 else ids[0]  # Mistral's SentencePiece files have no pad
+
+    def _tekken_piece(self, token: int) -> str:
+        if self._raw.is_special(token):
+            piece: str = self._raw.id_to_piece(token)
+            return piece
+        raw: bytes = self._raw.id_to_byte_piece(token)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "".join(f"<0x{byte:02X}>" for byte in raw)
+
+
+class _Tally:
+    """What a record's samples are made of: control tokens, counted, and texts, by number."""
+
+    __slots__ = ("fixed", "fixed_trained", "texts", "trained_texts")
+
+    def __init__(self) -> None:
+        self.fixed = self.fixed_trained = 0
+        self.texts: list[int] = []
+        self.trained_texts: list[int] = []
+
+    def add(self, outline: Outline, part: Part, numbers: dict[str, int]) -> None:
+        """Add a sample."""
+        answer, trained = -1, False
+        texts = [numbers.setdefault(text, len(numbers)) for text in outline.texts]
+        self.texts += texts
+        for mark in outline.marks:
+            if mark >= 0:
+                self.fixed += 1
+                self.fixed_trained += trained
+            elif mark == OPEN:
+                answer += 1
+                trained = part.weights[answer] > 0
+            elif mark == CLOSE:
+                trained = False
+            elif trained:
+                self.trained_texts.append(texts[text_index(mark)])
+
+    def total(self, lengths: Sequence[int]) -> tuple[int, int]:
+        """Return tokens and trained tokens, given the length of each text."""
+        tokens = self.fixed + sum(lengths[number] for number in self.texts)
+        return tokens, self.fixed_trained + sum(lengths[n] for n in self.trained_texts)

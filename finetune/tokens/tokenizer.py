@@ -1,0 +1,142 @@
+"""What every tokenizer offers, whatever stands behind it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import msgspec
+
+from finetune.errors import DataError, UsageError
+from finetune.records import AssistantMessage, ChatRecord, Message, Record, TextRecord, Tools
+
+IGNORED = -100
+"""The label of a position that is not trained (the `ignore_index` of torch's cross entropy)."""
+
+
+class Sample(msgspec.Struct):
+    """A tokenized record, or the part of it that one pass trains.
+
+    Attributes:
+        input_ids: Token ids, T of them.
+        labels: T ids: the token itself where it is trained, else `IGNORED`.
+        weights: T loss weights (0 where nothing is trained), or None where each trained one is 1.
+        stop: How many of the record's messages the sample holds.
+        trained: Index of each message that the sample trains (the first, where some are joined).
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    weights: list[float] | None = None
+    stop: int = 0
+    trained: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def count_trained(self) -> int:
+        """Return how many of its tokens are trained."""
+        return len(self.labels) - self.labels.count(IGNORED)
+
+
+class Tokenizer(ABC):
+    """Encodes records exactly as the model saw them in its own training.
+
+    Attributes:
+        name: What it was loaded as, for people.
+        version: `v1` … `v15`, or `hf` where a chat template decides the layout.
+        sha256: Digest of the tokenizer's files.
+        vocab_size: Number of ids.
+        bos_id: Id that begins every sample (-1 where the tokenizer has none).
+        eos_id: Id that ends every answer: generation stops there.
+        pad_id: Id to fill with; never trained.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    vocab_size: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+
+    def encode(self, record: Record) -> list[Sample]:
+        """Return the record's samples: one, or one for each trained answer.
+
+        More than one where a single pass would train an answer in a context that it does not
+        have at inference, for example because the system prompt stands before the last user
+        message.
+
+        Raises:
+            DataError: The conversation cannot be encoded (`encoding`, `joined-weights`,
+                `nothing-to-train`, `image`, `control-token`).
+            UsageError: Records of this kind are not trained on tokens.
+        """
+        if isinstance(record, ChatRecord):
+            return self.encode_chat(record)
+        if isinstance(record, TextRecord):
+            return [self.encode_text(record.text)]
+        raise UsageError(f"{type(record).__name__}: records of this kind have no samples yet")
+
+    @abstractmethod
+    def encode_chat(self, record: ChatRecord) -> list[Sample]:
+        """Return the samples of a conversation."""
+
+    @abstractmethod
+    def text_ids(self, text: str) -> list[int]:
+        """Return the ids of a text on its own, without BOS and EOS; controls stay plain text."""
+
+    @abstractmethod
+    def encode_prompt(self, messages: Sequence[Message], tools: Tools = msgspec.UNSET) -> list[int]:
+        """Return the ids up to where the next assistant message starts."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids`, control tokens left out."""
+
+    @abstractmethod
+    def parse(self, ids: Sequence[int]) -> AssistantMessage:
+        """Return generated ids (with or without the end token) as a message.
+
+        What cannot be read as tool calls stays in `content`, as generated.
+        """
+
+    @abstractmethod
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return one visible string for each id, control tokens by their name."""
+
+    def encode_text(self, text: str) -> Sample:
+        """Return a document as BOS, its tokens, EOS; everything but BOS is trained."""
+        body = [*self.text_ids(text), self.eos_id]
+        if self.bos_id < 0:
+            return Sample(body, list(body))
+        return Sample([self.bos_id, *body], [IGNORED, *body])
+
+    def count(self, record: Record) -> tuple[int, int]:
+        """Return how many tokens the record's samples have, and how many are trained.
+
+        Equal to the totals of `encode`, without its request validation.
+
+        Raises:
+            DataError: As in `encode`.
+        """
+        result = self.count_many([record])[0]
+        if isinstance(result, DataError):
+            raise result
+        return result
+
+    def count_many(self, records: Sequence[Record]) -> list[tuple[int, int] | DataError]:
+        """Return `count` of each record, or the fault that `encode` would raise.
+
+        Faster than one by one: hand over some hundred records at a time.
+        """
+        counts: list[tuple[int, int] | DataError] = []
+        for record in records:
+            try:
+                samples = self.encode(record)
+            except DataError as error:
+                counts.append(error)
+            else:
+                trained = sum(sample.count_trained() for sample in samples)
+                counts.append((sum(map(len, samples)), trained))
+        return counts
