@@ -135,7 +135,7 @@ def _check_neighbours(before: Message, message: Message, path: str) -> list[Faul
         weights = [1 if m.weight is UNSET else m.weight for m in (before, message)]
         if weights[0] != weights[1]:
             _add(faults, "joined-weights", f"{path}.weight", "another weight than its neighbour's")
-        if (before.content and message.tool_calls) or (before.tool_calls and message.content):
+        elif (before.content and message.tool_calls) or (before.tool_calls and message.content):
             _add(faults, "joined-calls", path, "an answer and a tool call in a row")
     return faults
 

@@ -42,15 +42,20 @@ _WORDS = {
 }
 
 
-def has_duplicate_keys(data: bytes, record: Record) -> bool:
+def has_duplicate_keys(data: bytes, record: Record, *, faultless: bool) -> bool:
     """Return whether a key stands twice in an object of a line that was decoded.
 
     A key ends in `":`, so a line with as many of them as its record has keys has each key once.
     A line with more, or with white space before a colon, is read again, slowly.
+
+    Args:
+        data: The line.
+        record: What it was decoded to.
+        faultless: Whether every message is known to have content or calls, so at least two keys.
     """
     if not _has_spaced_keys(data):
         marks = data.count(b'":')
-        if marks == _least_keys(record):
+        if faultless and marks == _least_keys(record):
             return False
         # The record written anew has each key once, and the same texts.
         anew = encode(record)

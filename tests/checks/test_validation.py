@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import gzip
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from finetune.checks import ChecksFailed, validate
+from finetune.checks.report import MAX_SHOWN
+from finetune.checks.targets import find_target
+from finetune.errors import UsageError
+from finetune.files import read_json
+from finetune.shipped import shipped_folder
+from tests.checks.cases import PLAIN, TALK, assistant, call, calls, chat, label, line, tools, user
+
+BAD = chat(user(), assistant(), user())
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*values, name="data.jsonl", end=b"\n"):
+        path = tmp_path / name
+        path.write_bytes(b"".join((line(value) or b"") + end for value in values))
+        return path
+
+    return write
+
+
+def rules(report):
+    return [(finding.line, finding.rule) for finding in report.findings]
+
+
+def test_a_good_file_has_a_clean_report(write):
+    report = validate([write(PLAIN, TALK)])
+    assert report.summary() == {
+        "records": 2,
+        "valid": 2,
+        "invalid": 0,
+        "tokens": None,
+        "trained_tokens": None,
+    }
+    report.raise_for_errors()
+
+
+def test_findings_come_in_the_order_of_lines_and_are_counted(write):
+    seen = []
+    path = write(*[BAD] * 30, b"{", PLAIN)
+    report = validate([path], on_findings=seen.extend)
+    assert [finding.line for finding in seen] == list(range(1, 32))
+    assert report.by_rule == {"last-message": 30, "json": 1}
+    assert len(report.shown["last-message"]) == MAX_SHOWN
+    assert (report.valid, report.invalid, report.errors) == (1, 31, 31)
+    with pytest.raises(
+        ChecksFailed, match=r"data.jsonl:1: messages\[2\].role: ends with `user`"
+    ) as caught:
+        report.raise_for_errors()
+    assert caught.value.exit_code == 3
+    assert caught.value.report is report
+
+
+def test_warnings_are_no_errors(write):
+    report = validate([write(PLAIN, chat(user("a"), user("b"), assistant()), end=b"\r\n")])
+    assert (report.valid, report.errors, report.warnings) == (2, 0, 3)
+    assert sorted(report.by_rule) == ["crlf", "same-role"]
+    report.raise_for_errors()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("text", {"text": ""}),
+        ("classifier", {"text": "a", "labels": {}}),
+        ("preference", {"prompt": [], "chosen": [], "rejected": []}),
+        ("rating", {"prompt": [], "completion": [], "label": True}),
+    ],
+)
+def test_the_kind_is_that_of_the_first_record(write, kind, value):
+    found = validate([write(b"", value)])
+    named = validate([write(b"", value)], kind=kind)
+    assert found.by_rule == named.by_rule
+    assert "missing-key" not in found.by_rule
+    assert found.errors > 1
+
+
+def test_labels_are_compared_over_the_file(write):
+    mixed = label()
+    mixed["labels"] = {"topic": ["spam"]}
+    report = validate([write(label(), mixed, {"messages": [user()], "labels": {"topic": "spam"}})])
+    assert sorted(rules(report)) == [(0, "one-class"), (2, "label-kind"), (3, "mixed-inputs")]
+
+
+def test_long_lines_are_passed_over(write):
+    path = write(PLAIN, b'{"text": "' + b"a" * (17 * 2**20) + b'"}', PLAIN)
+    report = validate([path])
+    assert rules(report) == [(2, "line-too-long")]
+    assert report.records == 3
+
+
+def test_compressed_files_are_read(tmp_path):
+    path = tmp_path / "data.jsonl.gz"
+    path.write_bytes(gzip.compress(line(PLAIN)))
+    assert validate([path]).valid == 1
+
+
+def test_fix_writes_a_copy_and_accounts_for_each_record(write, tmp_path):
+    path = write(PLAIN, BAD, b"", b"{", BAD)
+    before = path.read_bytes()
+    out = tmp_path / "out.jsonl"
+    report = validate([path], fix=out)
+    good = line(PLAIN)
+    assert [json.loads(item) for item in out.read_bytes().splitlines()] == [PLAIN] * 3
+    assert out.read_bytes().startswith(good + b"\n")
+    assert (report.written, report.left_out) == (3, 1)
+    assert report.fixes == {"trim-tail": 2, "drop-blank-lines": 1}
+    assert report.fixed_lines == {"trim-tail": [2, 5], "drop-blank-lines": [3]}
+    assert path.read_bytes() == before
+    assert validate([out], fix=tmp_path / "again.jsonl").fixes == {}
+    assert (tmp_path / "again.jsonl").read_bytes() == out.read_bytes()
+
+
+def test_fix_of_several_files_is_a_folder_and_never_an_input(write, tmp_path):
+    files = [write(BAD, name="a.jsonl"), write(BAD, name="b.jsonl")]
+    validate(files, fix=tmp_path / "fixed")
+    assert sorted(path.name for path in (tmp_path / "fixed").iterdir()) == ["a.jsonl", "b.jsonl"]
+    for inputs, out in (([files[0]], files[0]), (files, tmp_path)):
+        with pytest.raises(UsageError, match="is an input"):
+            validate(inputs, fix=out)
+    with pytest.raises(UsageError, match="two inputs have one name"):
+        validate([files[0], tmp_path / "fixed" / "a.jsonl"], fix=tmp_path / "other")
+
+
+def test_targets_are_versions_models_and_their_files(tmp_path):
+    assert find_target("mistral-nemo").name == "v3"
+    for name, version in (("tokenizer.model", "v1"), ("x.model.v7m1", "v7")):
+        (tmp_path / name).touch()
+        assert find_target(str(tmp_path / name)).name == version
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text("{}")
+    assert find_target(str(folder)).name == "hf"
+    (folder / "tekken.json").write_text('{"vocab": [], "config": {"version": "v13"}}')
+    assert find_target(str(folder)).name == "v13"
+    for name in ("v4", "mistral-nemmo", str(tmp_path / "fixed")):
+        with pytest.raises(UsageError, match="no such target"):
+            find_target(name)
+
+
+def test_verdicts_differ_by_target(write):
+    path = write(tools(user(), calls(call("any id"))))
+    assert validate([path], target="v13").errors == 0
+    assert validate([path], target="v7").errors == 1
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "finetune", "validate", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_says_what_is_wrong_and_exits_3(write):
+    path = write(PLAIN, BAD)
+    done = run(path)
+    assert done.returncode == 3
+    assert done.stdout == f"{path}:2: messages[2].role: ends with `user`  [last-message]\n"
+    assert done.stderr.splitlines()[-2:] == [
+        "1 error, 0 warnings; 1 of 2 records valid",
+        "next: finetune explain last-message",
+    ]
+    assert run(write(PLAIN)).returncode == 0
+    missing = run("nothing.jsonl")
+    assert (missing.returncode, missing.stderr) == (2, "error: nothing.jsonl: no such file\n")
+    assert run(path, "--for", "v4").returncode == 2
+
+
+def test_json_is_one_finding_a_line_and_the_counts(write):
+    path = write(*[BAD] * (MAX_SHOWN + 5))
+    done = run(path, "--json")
+    *findings, summary = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 3
+    assert len(findings) == MAX_SHOWN + 5
+    assert findings[0] == {
+        "file": str(path),
+        "line": 1,
+        "path": "messages[2].role",
+        "rule": "last-message",
+        "severity": "error",
+        "message": "ends with `user`",
+        "fixable": True,
+    }
+    assert summary["records"] == summary["invalid"] == MAX_SHOWN + 5
+    schema = Draft202012Validator(
+        read_json(shipped_folder("data_schemas") / "validate.schema.json")
+    )
+    for document in [*findings, summary]:
+        schema.validate(document)
+
+
+def test_a_clean_file_loads_nothing_heavy_and_is_quick(write):
+    path = write(PLAIN, TALK)
+    program = (
+        "import sys; sys.argv = ['finetune', 'validate', sys.argv[1]]\n"
+        "from finetune.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'pydantic', 'jsonschema', 'mistral_common', 'torch', 'transformers', 'datasets', 'pyarrow'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert (
+        statistics.median(seconds) < 2
+    )  # the bar of 0.35 s is the benchmark's, on a quiet machine
