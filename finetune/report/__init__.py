@@ -1,0 +1,92 @@
+"""Reports: one HTML file that opens offline, of one run or of two beside each other.
+
+The pages hold no script and load nothing. Every value goes through the template engine's escaping
+(pictures too: `charts` returns numbers, the templates draw them), after control characters and
+keys were taken out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from finetune.files import slug, write_atomic
+from finetune.report import page
+from finetune.report.lengths import count_lengths
+from finetune.runs import Run
+from finetune.text import redact, safe
+
+__all__ = ["write_comparison", "write_report"]
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` into the run's folder and return its path.
+
+    It holds the verdict, the data account, a token histogram, the curves, base beside tuned, the
+    recipe with the origin of each value, versions and digests: figures, never records.
+    """
+    state, metrics, seq_len = run.state, run.metrics(), run.recipe.training.seq_len
+    lengths = count_lengths(run)
+    histogram, bins = page.draw_lengths(lengths, seq_len)
+    settings = run.recipe_resolved
+    html = _render(
+        "run.html",
+        name=run.folder.name,
+        verdict=page.judge(run),
+        state=state,
+        model=run.recipe.model,
+        account=page.list_account(run.manifest()),
+        histogram=histogram,
+        bins=bins,
+        lengths=page.list_lengths(lengths, seq_len),
+        lengths_missing=lengths.missing,
+        charts=page.draw_curves([("", run)]),
+        curve=page.list_curve(metrics),
+        bad_losses=page.count_bad_losses(metrics),
+        evaluation=run.evaluation() or {},
+        measures=page.list_measures(run.evaluation()),
+        chosen=[row for row in settings if row["origin"] != "default"],
+        defaults=[row for row in settings if row["origin"] == "default"],
+    )
+    return _write(run.folder / "report.html", html)
+
+
+def write_comparison(first: Run, second: Run) -> Path:
+    """Write how two runs differ into the first one's folder and return the file's path."""
+    names = [first.folder.name, second.folder.name]
+    html = _render(
+        "comparison.html",
+        names=names,
+        verdicts=[page.judge(first), page.judge(second)],
+        differences=page.list_differences(first, second),
+        charts=page.draw_curves([("A: ", first), ("B: ", second)]),
+        curves=[page.list_curve(first.metrics()), page.list_curve(second.metrics())],
+        measures=[page.list_measures(first.evaluation()), page.list_measures(second.evaluation())],
+    )
+    return _write(first.folder / f"comparison-{slug(second.folder.name)}.html", html)
+
+
+def _render(template: str, **values: Any) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["show"] = page.show
+    environment.globals["curve_keys"] = page.CURVE_KEYS
+    return environment.get_template(template).render(**values)
+
+
+def _printable(value: Any) -> Any:
+    """Take control characters and keys out of a value; what a macro made is left as it is."""
+    return value if hasattr(value, "__html__") else redact(safe(str(value), 2000))
+
+
+def _write(path: Path, html: str) -> Path:
+    write_atomic(path, html.encode())
+    return path

@@ -1,0 +1,222 @@
+"""What a report says, as plain values for the templates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from finetune.report.charts import Chart, Point, Series, draw_bars, draw_lines, smooth
+from finetune.report.lengths import Lengths
+from finetune.runs import Run
+from finetune.text import plural
+
+LOWER_IS_BETTER = ("loss", "perplexity")
+TABLE_ROWS = 24
+
+Rows = list[list[Any]]
+
+
+def judge(run: Run) -> str:
+    """Return the verdict on a run in one line."""
+    state, evaluation = run.state, run.evaluation()
+    if state.get("error"):
+        return f"{state['state'].capitalize()}: {state['error']}"
+    if not evaluation or not evaluation.get("tuned"):
+        losses = _points(run.metrics(), "loss")
+        reached = f", step {losses[-1][0]:,}, loss {losses[-1][1]:.3f}" if losses else ""
+        return f"{state['state'].capitalize()}{reached}; not evaluated yet"
+    names = list(evaluation["tuned"])
+    headline = next((name for name in names if name not in LOWER_IS_BETTER), names[0])
+    tuned, base = evaluation["tuned"][headline], evaluation.get("base", {}).get(headline)
+    records = plural(evaluation["records"], "held-out record")
+    if base is None:
+        return f"{_title(headline)} {_number(tuned['value'])} on {records}"
+    change = f"{_number(base['value'])} → {_number(tuned['value'])} on {records}"
+    return f"{_compare(headline, base, tuned)}: {_words(headline)} {change}"
+
+
+def _compare(name: str, base: dict[str, Any], tuned: dict[str, Any]) -> str:
+    low, high = _interval(tuned)
+    base_low, base_high = _interval(base)
+    if low <= base_high and base_low <= high:
+        return "No clear difference from the base model"
+    better = (low > base_high) != (name in LOWER_IS_BETTER)
+    return "Better than the base model" if better else "Worse than the base model"
+
+
+def _interval(measure: dict[str, Any]) -> tuple[float, float]:
+    value = measure["value"]
+    return measure.get("low", value), measure.get("high", value)
+
+
+def list_measures(evaluation: dict[str, Any] | None) -> Rows:
+    """Return `measure, base, its interval, tuned, its interval` for each measure."""
+    if not evaluation:
+        return []
+    base, tuned = evaluation.get("base", {}), evaluation.get("tuned", {})
+    return [
+        [_words(name), *_cells(base.get(name)), *_cells(tuned.get(name))]
+        for name in dict.fromkeys([*tuned, *base])
+    ]
+
+
+def _cells(measure: dict[str, Any] | None) -> list[str]:
+    if measure is None:
+        return ["–", ""]
+    interval = f"{_number(measure['low'])} … {_number(measure['high'])}" if "low" in measure else ""
+    return [_number(measure["value"]), interval]
+
+
+def list_account(manifest: dict[str, Any] | None) -> list[tuple[str, Rows]]:
+    """Return the data account as tables: rows, records, reasons, files."""
+    if manifest is None:
+        return []
+    tables: list[tuple[str, Rows]] = [
+        (name, [[key, f"{count:,}"] for key, count in manifest.get(name, {}).items()])
+        for name in ("rows", "records", "by_rule", "warnings")
+    ]
+    files = [
+        [name, f"{facts['records']:,}" if "records" in facts else "", facts["sha256"][:12]]
+        for name, facts in manifest.get("files", {}).items()
+    ]
+    return [(name, rows) for name, rows in [*tables, ("files", files)] if rows]
+
+
+def draw_lengths(lengths: Lengths, seq_len: int | None) -> tuple[Chart | None, Rows]:
+    """Return the histogram of tokens a record, and its numbers."""
+    if not lengths.counts:
+        return None, []
+    bins = lengths.bins()
+    cut = next((number for number, (low, _, _) in enumerate(bins) if low > (seq_len or 0)), None)
+    chart = draw_bars(
+        "Training records by length",
+        [(f"{low:,}", count) for low, _, count in bins],
+        x_label="tokens",
+        cut=cut if seq_len else None,
+    )
+    return chart, [[f"{low:,} – {high:,}", f"{count:,}"] for low, high, count in bins]
+
+
+def list_lengths(lengths: Lengths, seq_len: int | None) -> Rows:
+    """Return the figures beside the histogram."""
+    if not lengths.counts:
+        return []
+    total = sum(lengths.counts)
+    rows = [[name, f"{lengths.percentile(share):,}"] for name, share in _PERCENTILES]
+    rows.append(["trained tokens", f"{lengths.trained / total:.0%}"])
+    if seq_len:
+        longer = sum(count > seq_len for count in lengths.counts)
+        rows.append([f"longer than seq_len {seq_len:,}", f"{longer:,}"])
+    counted, records = len(lengths.counts), plural(lengths.records, "record")
+    rows.append(["counted", records if counted == lengths.records else f"{counted:,} of {records}"])
+    return rows
+
+
+_PERCENTILES = (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99), ("longest", 1.0))
+
+
+def draw_curves(runs: Sequence[tuple[str, Run]]) -> list[Chart]:
+    """Return loss, learning rate and speed over the steps, of one run or of several."""
+    metrics = [(name, run.metrics()) for name, run in runs]
+    marks = find_checkpoints(runs[0][1]) if len(runs) == 1 else []
+    losses = []
+    for number, (name, lines) in enumerate(metrics):
+        train, validation = _points(lines, "loss"), _points(lines, "validation_loss")
+        mean = smooth(train)
+        losses += [
+            Series(f"{name}training loss", f"raw{number}" if mean else f"train{number}", train),
+            Series(f"{name}training loss, mean", f"train{number}", mean),
+            Series(f"{name}validation loss", f"validation{number}", validation),
+        ]
+    charts = [draw_lines("Loss", losses, marks=marks)]
+    for title, key in (("Learning rate", "learning_rate"), ("Speed", "tokens_per_second")):
+        series = [
+            Series(f"{name}{_words(key)}", f"train{number}", _points(lines, key))
+            for number, (name, lines) in enumerate(metrics)
+        ]
+        charts.append(draw_lines(title, series))
+    return [chart for chart in charts if chart]
+
+
+def find_checkpoints(run: Run) -> list[int]:
+    """Return the steps at which the run was saved, as its folder and its journal say."""
+    steps = {path.name.removeprefix("step-") for path in run.checkpoints.glob("step-*")}
+    noted = {event.get("step") for event in run.events() if event.get("event") == "checkpoint"}
+    whole = {int(step) for step in steps if step.isdigit()}
+    return sorted(whole | {step for step in noted if isinstance(step, int)})
+
+
+CURVE_KEYS = ("step", "epoch", "tokens", "loss", "validation_loss", "learning_rate")
+
+
+def list_curve(metrics: list[dict[str, Any]]) -> Rows:
+    """Return the numbers behind the curves at evenly spaced steps and at each validation."""
+    validated = [number for number, line in enumerate(metrics) if "validation_loss" in line]
+    chosen = _spread(range(len(metrics)), TABLE_ROWS) | _spread(validated, TABLE_ROWS)
+    return [[_cell(metrics[place].get(key)) for key in CURVE_KEYS] for place in sorted(chosen)]
+
+
+def count_bad_losses(metrics: Iterable[dict[str, Any]]) -> int:
+    """Return at how many steps the loss was not a number."""
+    return sum("loss" in line and not _finite(line["loss"]) for line in metrics)
+
+
+def list_differences(first: Run, second: Run) -> Rows:
+    """Return `key, value here, value there` for each setting that differs."""
+    left, right = (
+        {row["key"]: row["value"] for row in run.recipe_resolved} for run in (first, second)
+    )
+    rows = [
+        [key, show(left.get(key)), show(right.get(key))]
+        for key in dict.fromkeys([*left, *right])
+        if left.get(key) != right.get(key)
+    ]
+    for key in ("dataset_digest", "versions"):
+        values = [show(run.state.get(key)) for run in (first, second)]
+        if values[0] != values[1]:
+            rows.append([_words(key), *values])
+    return rows
+
+
+def show(value: Any) -> str:
+    """Return a setting as a recipe would write it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {show(item)}" for key, item in value.items())
+    return str(value)
+
+
+def _points(metrics: Iterable[dict[str, Any]], key: str) -> list[Point]:
+    return [(line["step"], line[key]) for line in metrics if key in line and _finite(line[key])]
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _spread(places: Sequence[int], count: int) -> set[int]:
+    if len(places) <= count:
+        return set(places)
+    return {places[round(number * (len(places) - 1) / (count - 1))] for number in range(count)}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _title(name: str) -> str:
+    return _words(name).capitalize()
