@@ -28,7 +28,7 @@ def write_report(run: Run) -> Path:
     state, metrics, seq_len = run.state, run.metrics(), run.recipe.training.seq_len
     lengths = count_lengths(run)
     histogram, bins = page.draw_lengths(lengths, seq_len)
-    settings = run.recipe_resolved
+    settings = page.list_settings(run)
     html = _render(
         "run.html",
         name=run.folder.name,
@@ -43,7 +43,7 @@ def write_report(run: Run) -> Path:
         charts=page.draw_curves([("", run)]),
         curve=page.list_curve(metrics),
         bad_losses=page.count_bad_losses(metrics),
-        evaluation=run.evaluation() or {},
+        basis=page.describe_basis(run.evaluation()),
         measures=page.list_measures(run.evaluation()),
         chosen=[row for row in settings if row["origin"] != "default"],
         defaults=[row for row in settings if row["origin"] == "default"],
@@ -61,7 +61,7 @@ def write_comparison(first: Run, second: Run) -> Path:
         differences=page.list_differences(first, second),
         charts=page.draw_curves([("A: ", first), ("B: ", second)]),
         curves=[page.list_curve(first.metrics()), page.list_curve(second.metrics())],
-        measures=[page.list_measures(first.evaluation()), page.list_measures(second.evaluation())],
+        measures=page.compare_measures(first.evaluation(), second.evaluation()),
     )
     return _write(first.folder / f"comparison-{slug(second.folder.name)}.html", html)
 
@@ -84,7 +84,7 @@ def _render(template: str, **values: Any) -> str:
 
 def _printable(value: Any) -> Any:
     """Take control characters and keys out of a value; what a macro made is left as it is."""
-    return value if hasattr(value, "__html__") else redact(safe(str(value), 2000))
+    return value if hasattr(value, "__html__") else redact(safe(str(value), 20_000))
 
 
 def _write(path: Path, html: str) -> Path:

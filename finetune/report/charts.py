@@ -48,6 +48,7 @@ class Chart(NamedTuple):
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     marks: list[Tick]
+    mark_name: str
 
 
 class Series(NamedTuple):
@@ -72,7 +73,12 @@ class _Scale(NamedTuple):
 
 
 def draw_lines(
-    title: str, series: Iterable[Series], *, x_label: str = "step", marks: Iterable[float] = ()
+    title: str,
+    series: Iterable[Series],
+    *,
+    x_label: str = "step",
+    marks: Iterable[float] = (),
+    mark_name: str = "",
 ) -> Chart | None:
     """Return a line chart, None where there is nothing to draw.
 
@@ -80,7 +86,8 @@ def draw_lines(
         title: What the picture shows.
         series: Its lines.
         x_label: Unit of the horizontal axis.
-        marks: Places on the horizontal axis to mark, such as checkpoints.
+        marks: Places on the horizontal axis to mark.
+        mark_name: What stands there, such as `checkpoint`.
     """
     series = [one for one in series if one.points]
     if not series:
@@ -97,11 +104,17 @@ def draw_lines(
         x_ticks=[Tick(across(value), f"{value:,.10g}") for value in _steps(across)],
         y_ticks=[Tick(up(value), f"{value:.6g}") for value in _steps(up)],
         marks=[Tick(across(x), f"{x:,.10g}") for x in marks if across.low <= x <= across.high],
+        mark_name=mark_name,
     )
 
 
 def draw_bars(
-    title: str, bins: Sequence[tuple[str, float]], *, x_label: str, cut: int | None = None
+    title: str,
+    bins: Sequence[tuple[str, float]],
+    *,
+    x_label: str,
+    cut: int | None = None,
+    cut_name: str = "",
 ) -> Chart | None:
     """Return a bar chart, None where there is nothing to draw.
 
@@ -110,6 +123,7 @@ def draw_bars(
         bins: Label and height of each bar.
         x_label: What the labels are.
         cut: Index of the bar before which a line is drawn.
+        cut_name: What that line is.
     """
     if not any(count for _, count in bins):
         return None
@@ -133,7 +147,7 @@ def draw_bars(
     ]
     marks = [Tick(round(LEFT + slot * cut, 1), "")] if cut is not None else []
     y_ticks = [Tick(up(value), f"{value:,.10g}") for value in _steps(up) if value == int(value)]
-    return Chart(title, x_label, [], bars, ticks, y_ticks, marks)
+    return Chart(title, x_label, [], bars, ticks, y_ticks, marks, cut_name)
 
 
 def thin(points: Sequence[Point], buckets: int = MAX_POINTS) -> list[Point]:

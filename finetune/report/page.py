@@ -50,6 +50,16 @@ def _interval(measure: dict[str, Any]) -> tuple[float, float]:
     return measure.get("low", value), measure.get("high", value)
 
 
+def describe_basis(evaluation: dict[str, Any] | None) -> str:
+    """Return what the measures were taken on."""
+    if not evaluation:
+        return ""
+    intervals = any("low" in measure for measure in evaluation["tuned"].values())
+    notes = [evaluation.get("label"), intervals and "intervals are 95 %", evaluation.get("note")]
+    records = plural(evaluation["records"], "held-out record")
+    return "; ".join([records, *(note for note in notes if note)])
+
+
 def list_measures(evaluation: dict[str, Any] | None) -> Rows:
     """Return `measure, base, its interval, tuned, its interval` for each measure."""
     if not evaluation:
@@ -58,6 +68,16 @@ def list_measures(evaluation: dict[str, Any] | None) -> Rows:
     return [
         [_words(name), *_cells(base.get(name)), *_cells(tuned.get(name))]
         for name in dict.fromkeys([*tuned, *base])
+    ]
+
+
+def compare_measures(first: dict[str, Any] | None, second: dict[str, Any] | None) -> Rows:
+    """Return `measure` and then base, tuned and its interval, of one run and of the other."""
+    tables = [{row[0]: [row[1], *row[3:]] for row in list_measures(one)} for one in (first, second)]
+    missing = ["–", "–", ""]
+    names = dict.fromkeys([*tables[0], *tables[1]])
+    return [
+        [name, *(cell for table in tables for cell in table.get(name, missing))] for name in names
     ]
 
 
@@ -94,6 +114,7 @@ def draw_lengths(lengths: Lengths, seq_len: int | None) -> tuple[Chart | None, R
         [(f"{low:,}", count) for low, _, count in bins],
         x_label="tokens",
         cut=cut if seq_len else None,
+        cut_name=f"seq_len {seq_len}",
     )
     return chart, [[f"{low:,} – {high:,}", f"{count:,}"] for low, high, count in bins]
 
@@ -129,7 +150,7 @@ def draw_curves(runs: Sequence[tuple[str, Run]]) -> list[Chart]:
             Series(f"{name}training loss, mean", f"train{number}", mean),
             Series(f"{name}validation loss", f"validation{number}", validation),
         ]
-    charts = [draw_lines("Loss", losses, marks=marks)]
+    charts = [draw_lines("Loss", losses, marks=marks, mark_name="checkpoint")]
     for title, key in (("Learning rate", "learning_rate"), ("Speed", "tokens_per_second")):
         series = [
             Series(f"{name}{_words(key)}", f"train{number}", _points(lines, key))
@@ -162,11 +183,28 @@ def count_bad_losses(metrics: Iterable[dict[str, Any]]) -> int:
     return sum("loss" in line and not _finite(line["loss"]) for line in metrics)
 
 
+def list_settings(run: Run) -> list[dict[str, Any]]:
+    """Return every setting as `{"key", "value", "origin"}`."""
+    if run.recipe_resolved:
+        return run.recipe_resolved
+    settings = flatten(run.recipe.settings)  # a recipe that was built in Python has no origins
+    return [{"key": key, "value": value, "origin": "Python"} for key, value in settings.items()]
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted key; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
 def list_differences(first: Run, second: Run) -> Rows:
     """Return `key, value here, value there` for each setting that differs."""
-    left, right = (
-        {row["key"]: row["value"] for row in run.recipe_resolved} for run in (first, second)
-    )
+    left, right = (flatten(run.recipe.settings) for run in (first, second))
     rows = [
         [key, show(left.get(key)), show(right.get(key))]
         for key in dict.fromkeys([*left, *right])
@@ -186,7 +224,9 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {show(item)}" for key, item in value.items())
+        return f"{{{', '.join(f'{key}: {show(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(show(item) for item in value)}]"
     return str(value)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
+import mistral_common
 import pytest
 
 from finetune.files import to_json
-from finetune.recipe import Recipe
+from finetune.recipe import load_recipe
 from finetune.report import write_comparison, write_report
 from finetune.runs import Run, identify
 
@@ -38,10 +40,9 @@ MANIFEST = {
 @pytest.fixture
 def make_run(tmp_path):
     def make(folder="run", *, evaluation=None, manifest=None, metrics=(), origins=None, **settings):
-        recipe = Recipe.model_validate(
-            {"name": "support", "model": "no/model", "data": {"train": [{"path": "a.csv"}]}}
-            | settings
-        )
+        described = {"name": "support", "model": "no/model", "data": {"train": [{"path": "a"}]}}
+        write(tmp_path / "recipe.yaml", to_json(described | settings))
+        recipe = load_recipe(tmp_path / "recipe.yaml")
         run = Run.create(
             tmp_path / "runs" / folder,
             recipe,
@@ -79,6 +80,7 @@ def curve():
     ]
 
 
+TOKENIZER = "mistral_instruct_tokenizer_240323.model.v3"
 PAYLOADS = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -89,7 +91,6 @@ PAYLOADS = [
     "{{ 7 * 7 }}{% raw %}",
     "a\x1b[2Jb\u202ec",
 ]
-VOID = {"meta", "line", "rect", "path"}
 
 
 class Page(HTMLParser):
@@ -105,12 +106,12 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.elements[tag] += 1
         self.attributes += attrs
-        if tag not in VOID:
+        if tag != "meta":
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        assert tag in VOID
         self.handle_starttag(tag, attrs)
+        self.open.pop()
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -139,15 +140,34 @@ def test_report_tells_the_whole_run(make_run, curve):
         "made 497 written 480 rejected 5 removed 12",
         "duplicate 12",
         "validation loss",
-        "Dashed upright lines are checkpoints",
+        "validation loss checkpoint",
         "train-a.jsonl 400 abababababab",
-        "seed 7",
+        "seed 7 recipe.yaml:1",
         run.identity,
         run.state["versions"]["python"],
     ):
         assert fact in page.text, fact
     assert page.elements["svg"] == 3, "loss, learning rate, speed"
     assert page.elements["table"] >= page.elements["svg"], "each picture has its numbers"
+
+
+def test_report_counts_the_tokens_of_the_records(make_run):
+    """`hi` and `ok` are 6 tokens (<s> [INST] hi [/INST] ok </s>), of which 2 are trained."""
+    tokenizer = Path(mistral_common.__file__).parent / "data" / TOKENIZER
+    files = {"train-a.jsonl": {"records": 3, "sha256": "", "bytes": 0}}
+    sources = [{"name": "a", "train": "train-a.jsonl", "weight": 1.0}]
+    manifest = {**MANIFEST, "sources": sources, "files": files}
+    run = make_run(model=str(tokenizer), manifest=manifest, training={"seq_len": 100})
+    records = [
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": text}]}
+        for text in ("ok", "ok", "ok " * 200)
+    ]
+    (run.dataset / "train-a.jsonl").write_bytes(b"".join(to_json(r) + b"\n" for r in records))
+    page = read(write_report(run))
+    assert "median 6" in page.text
+    assert "longer than seq_len 100 1" in page.text
+    assert "6 – 7 2" in page.text, "the histogram's numbers"
+    assert page.elements["rect"] > 1
 
 
 @pytest.mark.parametrize(
@@ -262,6 +282,7 @@ def test_comparison_shows_what_differs(make_run, curve):
     assert path.parent == first.folder
     page = read(path)
     assert "training.learning_rate 0.0001 0.0005" in page.text
+    assert "exact match 0.020 0.710 0.610 … 0.800 – –" in page.text
     assert "A: training loss" in page.text
     assert "B: validation loss" in page.text
     assert "seed" not in page.text, "what is equal is left out"
