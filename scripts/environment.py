@@ -36,7 +36,6 @@ UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
     "find-links": "UV_FIND_LINKS",
-    "no-index": "UV_NO_INDEX",
     "constraint": "UV_CONSTRAINT",
     "trusted-host": "UV_INSECURE_HOST",
     "keyring-provider": "UV_KEYRING_PROVIDER",
@@ -236,14 +235,18 @@ class Installer:
         self.name = "uv" if uv else "pip"
         self.environment = dict(os.environ)
         self.environment.pop("VIRTUAL_ENV", None)
+        self.options: list[str] = []
         if uv:
-            self.environment = uv_environment(read_pip_settings(), self.environment)
+            settings = read_pip_settings()
+            self.environment = uv_environment(settings, self.environment)
+            if settings.get("no-index", "") in ("1", "true", "True", "yes", "on"):
+                self.options = ["--no-index"]  # uv has no variable for it
 
     @property
     def pip(self) -> list[str]:
         """The start of a command that installs into `.venv`."""
         if self.uv:
-            return [*self.uv, "pip", "install", "--python", str(PYTHON)]
+            return [*self.uv, "pip", "install", "--python", str(PYTHON), *self.options]
         return [str(PYTHON), "-m", "pip", "install", "--no-input"]
 
     def make_venv(self) -> None:
@@ -301,8 +304,9 @@ def read_pip_settings() -> dict[str, str]:
 
 def uv_environment(settings: dict[str, str], environment: dict[str, str]) -> dict[str, str]:
     """Return `environment` with pip's settings under uv's names; what uv was told itself wins."""
-    # pip looks for the best version in all indexes, uv by default only in the first that has one.
-    mapped = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
+    # pip looks for the best version in all indexes, uv by default only in the first that has one;
+    # pip trusts the machine's certificates, uv by default those that it brings along.
+    mapped = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_SYSTEM_CERTS": "true"}
     for name, value in settings.items():
         if name in UV_NAMES:
             words = value.split()
