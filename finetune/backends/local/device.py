@@ -1,0 +1,117 @@
+"""What this machine computes on, found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+# A container's memory limit and use, under cgroups 2 and 1.
+_CONTAINER_FILES = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model would be trained.
+
+    Attributes:
+        kind: `cuda` for an NVIDIA GPU, else `cpu`.
+        name: The GPU's name, or the number of cores.
+        total: All its memory, in bytes (a container's limit counts).
+        free: Memory nobody uses now, in bytes.
+        bf16: It computes in bfloat16 without emulation.
+    """
+
+    kind: Literal["cuda", "cpu"]
+    name: str
+    total: int
+    free: int
+    bf16: bool
+
+
+def find_device() -> Device:
+    """Return the first GPU that the driver lists, else the CPU with the system's memory."""
+    return _find_gpu() or _find_cpu()
+
+
+def _find_gpu() -> Device | None:
+    program = shutil.which("nvidia-smi")
+    if program is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return None
+    query = "--query-gpu=name,memory.total,memory.free,compute_cap"
+    try:
+        answer = subprocess.run(
+            [program, query, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return read_gpu(answer)
+
+
+def read_gpu(answer: str) -> Device | None:
+    """Return the first GPU of `nvidia-smi`'s answer (name, total MiB, free MiB, capability)."""
+    try:
+        name, total, free, capability = answer.splitlines()[0].rsplit(",", 3)
+        return Device(
+            kind="cuda",
+            name=name.strip(),
+            total=int(total) * 2**20,
+            free=int(free) * 2**20,
+            bf16=float(capability) >= 8.0,  # Ampere (2020) and later
+        )
+    except (IndexError, ValueError):
+        return None
+
+
+def _find_cpu() -> Device:
+    total, free = _system_memory()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Device(kind="cpu", name=f"{cores} cores", total=total, free=free, bf16=cpu_has_bf16())
+
+
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether the CPU multiplies in bfloat16 (AVX512-BF16, AMX, or Arm's BF16)."""
+    try:
+        with open(cpuinfo, encoding="utf-8", errors="replace") as file:
+            flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.split())
+
+
+def _system_memory() -> tuple[int, int]:
+    """Return total and free bytes, within the container's limit where there is one."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = free = page * os.sysconf("SC_PHYS_PAGES")
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass  # not Linux: all of it counts as free
+    for limit_file, used_file in _CONTAINER_FILES:
+        limit = _read_number(limit_file)
+        if limit is not None and limit < total:
+            used = _read_number(used_file) or 0
+            total, free = limit, min(free, max(0, limit - used))
+    return total, free
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

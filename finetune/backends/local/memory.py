@@ -1,0 +1,223 @@
+"""How much memory training takes, by part, from the model's shape alone: no torch, no download.
+
+What is held for the backward pass was counted tensor by tensor (torch 2.13, transformers 5.23,
+peft 0.21) for the way this package trains: samples laid end to end, no padding, frozen base,
+adapters in float32, autocast to the base's numbers, loss in chunks. With `h` the hidden width,
+`q` the width of all query heads, `i` the feed-forward and `r` the rank, one token of one layer
+holds, in bytes,
+
+    bfloat16:  8 i + 18 h + 10 q + 14 r        float32:  16 i + 16 h + 20 q + 28 r
+
+The CPU figures are held against measured peaks (`benchmarks/memory.py`). **The GPU figures follow
+the same count and have not been run on one.**
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from finetune.backends.local.device import Device
+from finetune.catalog import Shape
+from finetune.recipe import Recipe
+
+# The head's scores exist for this many positions at once (`loss.CHUNK`, held equal by a test).
+LOSS_POSITIONS = 512
+# What a process holds with torch, transformers and peft loaded and nothing else (measured), and
+# the CUDA context with its libraries' work space (from experience, not measured here).
+CPU_OVERHEAD = 0.75e9
+CUDA_OVERHEAD = 1.0e9
+# Bytes of a frozen weight. 4-bit: NF4, blocks of 64 with a quantized scale each; 8-bit: one scale
+# a row. Embedding, head, norms and vision tower stay as they are.
+_QUANTIZED = {"4bit": 0.516, "8bit": 1.002}
+DEFAULT_MICRO_BATCH_TOKENS = 4096
+_SMALLEST_MICRO_BATCH = 512
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes by part, for the largest micro-batch of a run.
+
+    Attributes:
+        weights: The frozen base.
+        adapter: The trained weights, in float32.
+        gradients: Their gradients, in float32.
+        optimizer: AdamW's two moments, in float32.
+        activations: What the backward pass needs, and what it computes with.
+        loss: Scores of one chunk of positions, and the gradient they leave.
+        overhead: Python and the libraries; on a GPU, its context.
+        micro_batch_tokens: Tokens computed at once.
+        gradient_checkpointing: Activations are computed again instead of held.
+    """
+
+    weights: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    loss: int
+    overhead: int
+    micro_batch_tokens: int
+    gradient_checkpointing: bool
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The parts by name."""
+        return {name: getattr(self, name) for name in PARTS}
+
+
+PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "loss", "overhead")
+
+
+def count_adapter(shape: Shape, recipe: Recipe) -> dict[str, int]:
+    """Return the trained weights of each kind of module: name → weights in all layers.
+
+    `auto` is the seven linears of the decoder, of a mixture of experts those of its attention. A
+    target that is none of these counts nothing: its size is in the weights alone.
+    """
+    linears = {**shape.attention, **({} if shape.experts else shape.feed_forward)}
+    targets = recipe.local.lora.targets
+    names = list(linears) if targets == "auto" else [name.rpartition(".")[2] for name in targets]
+    return {
+        name: shape.layers * recipe.local.lora.rank * sum(linears[name])
+        for name in dict.fromkeys(names)
+        if name in linears
+    }
+
+
+def estimate_memory(
+    shape: Shape,
+    recipe: Recipe,
+    device: Device,
+    *,
+    tokens: int,
+    trained: int | None = None,
+    gradient_checkpointing: bool = False,
+) -> Memory:
+    """Return what training takes at its peak.
+
+    Args:
+        shape: The model's.
+        recipe: Numbers, quantization and adapters are read from it.
+        device: Where it is trained.
+        tokens: Tokens of the largest micro-batch.
+        trained: How many of them are trained; all where absent.
+        gradient_checkpointing: Activations are computed again instead of held.
+    """
+    trained = tokens if trained is None else trained
+    width = _bytes_of_a_number(recipe, device)
+    adapter = sum(count_adapter(shape, recipe).values())
+    layer = _layer_bytes(shape, recipe, device, width)
+    held = shape.layers * layer
+    if gradient_checkpointing:
+        held = shape.layers * shape.hidden * width + layer
+    residual = 4 * shape.hidden  # the last norm computes in float32
+    return Memory(
+        weights=_weight_bytes(shape, recipe, width),
+        adapter=4 * adapter,
+        gradients=4 * adapter,
+        optimizer=8 * adapter,
+        activations=round(tokens * (held + residual + _working_bytes(shape, width)))
+        + (width * adapter if width < 4 else 0),  # autocast keeps a copy of the adapter
+        loss=min(LOSS_POSITIONS, trained) * shape.vocab * (4 if width == 4 else 4 + width)
+        + 3 * trained * shape.hidden * width,
+        overhead=round(CUDA_OVERHEAD if device.kind == "cuda" else CPU_OVERHEAD),
+        micro_batch_tokens=tokens,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+
+
+def choose_memory(
+    shape: Shape, recipe: Recipe, device: Device, lengths: Sequence[int], *, budget: int
+) -> Memory:
+    """Return the micro-batch and checkpointing that a run uses, with what it takes.
+
+    What the recipe says is taken; what it leaves open is the first of these that fits: the
+    default micro-batch, a smaller one (down to the longest sample), the same with gradient
+    checkpointing. Where nothing fits, the last is returned: the caller compares it with `budget`.
+
+    Args:
+        shape: The model's.
+        recipe: The recipe.
+        device: Where it is trained.
+        lengths: Tokens of each sample.
+        budget: Bytes it may take. A run gives the device's total, so that running it again
+            chooses the same.
+    """
+    longest = max(lengths, default=1)
+    local = recipe.local
+    largest = max(longest, local.micro_batch_tokens or 0)
+    sizes = [largest]
+    if local.micro_batch_tokens is None:
+        start = max(longest, min(local.batch_tokens, DEFAULT_MICRO_BATCH_TOKENS))
+        floor = max(longest, _SMALLEST_MICRO_BATCH)
+        sizes = sorted({max(floor, start >> halving) for halving in range(4)}, reverse=True)
+    checkpointing = {"auto": (False, True), "on": (True,), "off": (False,)}
+    for again in checkpointing[local.gradient_checkpointing]:
+        for tokens in sizes:
+            memory = estimate_memory(
+                shape, recipe, device, tokens=tokens, gradient_checkpointing=again
+            )
+            if memory.total <= budget:
+                return memory
+    return memory
+
+
+def find_longest(shape: Shape, recipe: Recipe, device: Device, *, budget: int, context: int) -> int:
+    """Return the largest `seq_len` whose samples fit in `budget` bytes, one at a time.
+
+    Args:
+        shape: The model's.
+        recipe: The recipe; gradient checkpointing counts as on unless it says `off`.
+        device: Where it is trained.
+        budget: Bytes it may take.
+        context: The model's own limit, in tokens.
+
+    Returns:
+        Tokens, at most `context`; 0 where not even one token fits.
+    """
+    again = recipe.local.gradient_checkpointing != "off"
+    low, high = 0, context
+    while low < high:
+        middle = (low + high + 1) // 2
+        memory = estimate_memory(shape, recipe, device, tokens=middle, gradient_checkpointing=again)
+        low, high = (middle, high) if memory.total <= budget else (low, middle - 1)
+    return low
+
+
+def _bytes_of_a_number(recipe: Recipe, device: Device) -> int:
+    if recipe.local.dtype == "auto":
+        return 2 if device.bf16 else 4
+    return 2 if recipe.local.dtype == "bfloat16" else 4
+
+
+def _weight_bytes(shape: Shape, recipe: Recipe, width: int) -> int:
+    shrunk = _QUANTIZED.get(recipe.local.quantize, width)
+    rest = shape.weights - shape.linear_weights
+    return round(shape.linear_weights * shrunk + rest * width)
+
+
+def _layer_bytes(shape: Shape, recipe: Recipe, device: Device, width: int) -> int:
+    """What one token of one layer holds for the backward pass."""
+    hidden, inner = shape.hidden, shape.intermediate * max(1, shape.experts_per_token)
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    rank = recipe.local.lora.rank
+    norms = 8 * hidden  # the input of both, in float32
+    # Query, key, value and output; on the CPU keys are repeated for each query head.
+    attention = width * (2 * queries + 2 * (keys if device.kind == "cuda" else queries))
+    feed_forward = 3 * width * inner  # gate, its activation, up
+    # Adapters keep their inputs; autocast makes a copy for each, float32 shares them.
+    copies = 5 if width == 2 else 2
+    inputs = width * (copies * hidden + queries + inner)
+    return norms + attention + feed_forward + inputs + 7 * width * rank
+
+
+def _working_bytes(shape: Shape, width: int) -> int:
+    """What one token needs while one layer is computed or differentiated."""
+    inner = shape.intermediate * max(1, shape.experts_per_token)
+    return 3 * width * inner + 12 * shape.hidden

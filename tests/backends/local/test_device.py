@@ -1,0 +1,50 @@
+import sys
+
+import pytest
+
+from finetune.backends.local.device import cpu_has_bf16, find_device, read_gpu
+
+
+def test_a_gpu_is_read_from_the_drivers_answer():
+    device = read_gpu("NVIDIA GeForce RTX 4090, 24564, 23000, 8.9\nsecond, 1, 1, 7.5\n")
+    assert device.kind == "cuda"
+    assert device.name == "NVIDIA GeForce RTX 4090"
+    assert device.total == 24564 * 2**20
+    assert device.free == 23000 * 2**20
+    assert device.bf16
+
+
+def test_an_older_gpu_has_no_bfloat16():
+    assert not read_gpu("Tesla T4, 15360, 15000, 7.5").bf16
+
+
+@pytest.mark.parametrize("answer", ["", "No devices were found", "name, many, few, 8.0"])
+def test_any_other_answer_is_no_gpu(answer):
+    assert read_gpu(answer) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16", True),
+        ("flags : fpu amx_bf16", True),
+        ("Features : fp asimd bf16", True),
+        ("flags : fpu avx512f", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_is_read_from_the_cpus_flags(tmp_path, flags, expected):
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor : 0\n{flags}\n", encoding="utf-8")
+    assert cpu_has_bf16(path) is expected
+
+
+def test_no_cpuinfo_is_no_bfloat16(tmp_path):
+    assert not cpu_has_bf16(tmp_path / "absent")
+
+
+def test_this_machine_has_a_device_with_memory_and_torch_stays_unloaded():
+    loaded = "torch" in sys.modules
+    device = find_device()
+    assert 0 < device.free <= device.total
+    assert ("torch" in sys.modules) == loaded
