@@ -40,7 +40,7 @@ def write_report(run: Run) -> Path:
         bins=bins,
         lengths=page.list_lengths(lengths, seq_len),
         lengths_missing=lengths.missing,
-        charts=page.draw_curves([("", run)]),
+        charts=page.draw_curves([("", metrics)], page.find_checkpoints(run)),
         curve=page.list_curve(metrics),
         bad_losses=page.count_bad_losses(metrics),
         basis=page.describe_basis(run.evaluation()),
@@ -54,13 +54,14 @@ def write_report(run: Run) -> Path:
 def write_comparison(first: Run, second: Run) -> Path:
     """Write how two runs differ into the first one's folder and return the file's path."""
     names = [first.folder.name, second.folder.name]
+    metrics = [first.metrics(), second.metrics()]
     html = _render(
         "comparison.html",
         names=names,
         verdicts=[page.judge(first), page.judge(second)],
         differences=page.list_differences(first, second),
-        charts=page.draw_curves([("A: ", first), ("B: ", second)]),
-        curves=[page.list_curve(first.metrics()), page.list_curve(second.metrics())],
+        charts=page.draw_curves(list(zip(("A: ", "B: "), metrics, strict=True))),
+        curves=[page.list_curve(lines) for lines in metrics],
         measures=page.compare_measures(first.evaluation(), second.evaluation()),
     )
     return _write(first.folder / f"comparison-{slug(second.folder.name)}.html", html)

@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 from finetune.corpus import Dataset
-from finetune.errors import FinetuneError
+from finetune.errors import DataError, FinetuneError
 from finetune.files import open_bytes, read_lines
 from finetune.methods import METHODS
 from finetune.records import decode
@@ -63,13 +63,17 @@ def _count(run: Run) -> Lengths:
     kind = METHODS[recipe.method].record
     records = sum(file.records for file in dataset.train)
     every = max(1, math.ceil(records / MAX_RECORDS))
-    counts, trained, number = [], 0, 0
+    chosen, number = [], 0
     for file in dataset.train:
         with open_bytes(file.path) as stream:
             for line in read_lines(stream):
                 number += 1
                 if number % every == 0 and line.data is not None:
-                    length, loss_tokens = tokenizer.count(decode(kind, line.data))
-                    counts.append(length)
-                    trained += loss_tokens
+                    chosen.append(decode(kind, line.data))
+    counts, trained = [], 0
+    for result in tokenizer.count_many(chosen):
+        if isinstance(result, DataError):
+            raise result
+        counts.append(result[0])
+        trained += result[1]
     return Lengths(sorted(counts), trained, records, None if counts else "no training records")

@@ -137,10 +137,10 @@ def list_lengths(lengths: Lengths, seq_len: int | None) -> Rows:
 _PERCENTILES = (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99), ("longest", 1.0))
 
 
-def draw_curves(runs: Sequence[tuple[str, Run]]) -> list[Chart]:
-    """Return loss, learning rate and speed over the steps, of one run or of several."""
-    metrics = [(name, run.metrics()) for name, run in runs]
-    marks = find_checkpoints(runs[0][1]) if len(runs) == 1 else []
+def draw_curves(
+    metrics: Sequence[tuple[str, list[dict[str, Any]]]], checkpoints: Iterable[int] = ()
+) -> list[Chart]:
+    """Return loss, learning rate and speed over the steps, of one run or of several by name."""
     losses = []
     for number, (name, lines) in enumerate(metrics):
         train, validation = _points(lines, "loss"), _points(lines, "validation_loss")
@@ -150,7 +150,7 @@ def draw_curves(runs: Sequence[tuple[str, Run]]) -> list[Chart]:
             Series(f"{name}training loss, mean", f"train{number}", mean),
             Series(f"{name}validation loss", f"validation{number}", validation),
         ]
-    charts = [draw_lines("Loss", losses, marks=marks, mark_name="checkpoint")]
+    charts = [draw_lines("Loss", losses, marks=checkpoints, mark_name="checkpoint")]
     for title, key in (("Learning rate", "learning_rate"), ("Speed", "tokens_per_second")):
         series = [
             Series(f"{name}{_words(key)}", f"train{number}", _points(lines, key))
