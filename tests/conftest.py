@@ -14,3 +14,50 @@ def embedded_model(tmp_path_factory):
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         return provide_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory):
+    """A folder with a randomly initialised Mistral of two layers, in float32."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        sliding_window=None,
+        initializer_range=0.5,
+        pad_token_id=11,
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    MistralForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_base):
+    """A folder with a LoRA adapter for `tiny_base` that changes what it says."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from finetune.backends.local.quiet import quiet
+
+    torch.manual_seed(1)
+    linears = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=linears, task_type="CAUSAL_LM")
+    with quiet():
+        tuned = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_base), config)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    folder = tiny_base.parent / "adapter"
+    with quiet():
+        tuned.save_pretrained(folder)
+    return folder

@@ -1,0 +1,62 @@
+"""A conversation with a tuned model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finetune.backends.local.generate import generate
+from finetune.backends.local.model import load_adapter, load_model, resolve_model
+from finetune.progress import Progress, silent
+from finetune.recipe import Recipe
+from finetune.records import AssistantMessage, Message, SystemMessage, UserMessage
+from finetune.tokens import load_tokenizer
+
+
+class Chat:
+    """A model that remembers what was said.
+
+    Args:
+        recipe: The recipe of a run: it names the base and its numbers.
+        adapter: The adapter that the run trained.
+        system: System prompt, put before everything.
+        max_new_tokens: Most tokens of an answer.
+        progress: Told while the model is built or fetched.
+
+    Raises:
+        UsageError: The model or the adapter is not there.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        adapter: Path,
+        *,
+        system: str | None = None,
+        max_new_tokens: int = 512,
+        progress: Progress = silent,
+    ) -> None:
+        folder = resolve_model(recipe.model, progress=progress)
+        self.tokenizer = load_tokenizer(folder)
+        base = load_model(folder, dtype=recipe.local.dtype, quantize=recipe.local.quantize)
+        self._model = load_adapter(base, adapter)
+        self._limit = max_new_tokens
+        self.messages: list[Message] = [] if system is None else [SystemMessage(content=system)]
+
+    def ask(self, text: str) -> AssistantMessage:
+        """Return the most likely answer; question and answer are remembered.
+
+        Raises:
+            DataError: The conversation cannot be encoded for this model.
+        """
+        asked = [*self.messages, UserMessage(content=text)]
+        prompt = self.tokenizer.encode_prompt(asked)
+        ids = generate(
+            self._model,
+            [prompt],
+            eos_id=self.tokenizer.eos_id,
+            pad_id=self.tokenizer.pad_id,
+            max_new_tokens=self._limit,
+        )[0]
+        answer = self.tokenizer.parse(ids)
+        self.messages = [*asked, answer]
+        return answer

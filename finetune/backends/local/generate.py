@@ -1,0 +1,94 @@
+"""Greedy generation for many prompts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from finetune.progress import Progress, silent
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    eos_id: int,
+    pad_id: int,
+    max_new_tokens: int = 512,
+    batch_tokens: int = 4096,
+    progress: Progress = silent,
+) -> list[list[int]]:
+    """Return the most likely continuation of each prompt, token by token.
+
+    Prompts of like length are answered together; a row that has ended leaves its batch.
+
+    Args:
+        model: A causal language model, with an adapter or not.
+        prompts: Ids up to where the answer starts; none is empty.
+        eos_id: Generation of a row stops at it; it is not part of what is returned.
+        pad_id: Fills shorter rows on the left; never seen by the model.
+        max_new_tokens: Most tokens of an answer.
+        batch_tokens: Most tokens (prompt and answer) of the rows in memory at once.
+        progress: Told how many prompts are answered.
+
+    Returns:
+        New ids of each prompt, in the given order.
+    """
+    answers: list[list[int]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    done = 0
+    progress("generate", 0, len(prompts))
+    while done < len(order):
+        longest = len(prompts[order[done]]) + max_new_tokens
+        rows = order[done : done + max(1, batch_tokens // longest)]
+        batch = [prompts[row] for row in rows]
+        texts = _continue(model, batch, eos_id=eos_id, pad_id=pad_id, limit=max_new_tokens)
+        for row, text in zip(rows, texts, strict=True):
+            answers[row] = text
+        done += len(rows)
+        progress("generate", done, len(order))
+    return answers
+
+
+def _continue(
+    model: Any, prompts: Sequence[Sequence[int]], *, eos_id: int, pad_id: int, limit: int
+) -> list[list[int]]:
+    import torch
+    from transformers import DynamicCache
+
+    device = model.get_input_embeddings().weight.device
+    longest = max(len(prompt) for prompt in prompts)
+    padded = [[pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    seen = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    ids = torch.tensor(padded, device=device)
+    mask = torch.tensor(seen, device=device)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    # Without padding no mask is needed, and attention takes its fast way.
+    ragged = bool((mask == 0).any())
+    answers: list[list[int]] = [[] for _ in prompts]
+    alive = list(range(len(prompts)))
+    cache = DynamicCache(config=model.config)
+    with torch.inference_mode():
+        for _ in range(limit):
+            logits = model(
+                input_ids=ids,
+                attention_mask=mask if ragged else None,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+            best = logits[:, -1].argmax(dim=-1)
+            keep = [row for row, token in enumerate(best.tolist()) if token != eos_id]
+            if not keep:
+                break
+            if len(keep) < len(alive):
+                chosen = torch.tensor(keep, device=device)
+                cache.batch_select_indices(chosen)
+                best, mask, places = best[chosen], mask[chosen], places[chosen]
+                alive = [alive[row] for row in keep]
+            for row, token in zip(alive, best.tolist(), strict=True):
+                answers[row].append(token)
+            ids, places = best[:, None], places[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+    return answers

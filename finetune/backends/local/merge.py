@@ -1,0 +1,191 @@
+"""An adapter merged into its base: in float32, tensor by tensor, rounded once.
+
+The base is read and written shard by shard, so that memory holds one shard and no model.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from finetune.backends.local.model import choose_dtype, load_adapter, load_model
+from finetune.backends.local.quiet import quiet
+from finetune.errors import TrainingError, UsageError
+from finetune.files import read_json
+from finetune.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import torch
+
+# What comes along from the base's folder, beside its weights.
+_COMPANIONS = ("*.json", "*.jinja", "tokenizer.model*", "LICENSE*", "NOTICE*")
+_MODULE = "base_model.model."
+# Rounding a merged model to bfloat16 moves it by about 0.01 nats from the unmerged one, as much as
+# bfloat16 moves any model (measured 2026-11-22); a wrong merge moves it by whole nats.
+MAX_KL = 0.05
+MIN_AGREEMENT = 0.95
+
+
+class Parity(NamedTuple):
+    """How near a merged model is to base plus adapter.
+
+    Attributes:
+        kl: Mean Kullback-Leibler divergence of the next token, in nats.
+        agreement: Share of positions with the same most likely token.
+        positions: How many were compared.
+    """
+
+    kl: float
+    agreement: float
+    positions: int
+
+
+def merge(base: Path, adapter: Path, folder: Path, *, progress: Progress = silent) -> None:
+    """Write the checkpoint of a base with an adapter merged into it.
+
+    Args:
+        base: Checkpoint in safetensors.
+        adapter: A LoRA adapter on its linears.
+        folder: Where the files are written; it is there and empty.
+        progress: Told about the shards.
+
+    Raises:
+        UsageError: The adapter is of a kind that cannot be merged exactly, or does not fit.
+    """
+    from safetensors.torch import load_file, save_file
+
+    deltas = _read_adapter(adapter)
+    shards = sorted(base.glob("model*.safetensors"))
+    if not shards:
+        raise UsageError(f"{base}: no `model*.safetensors` here")
+    for number, shard in enumerate(shards):
+        progress("merge", number, len(shards))
+        tensors = load_file(shard)
+        for name in tensors.keys() & deltas.keys():
+            tensors[name] = _add(tensors[name], deltas.pop(name), f"{shard}: {name}")
+        save_file(tensors, folder / shard.name, metadata={"format": "pt"})
+        (folder / shard.name).chmod(0o644)
+    if deltas:
+        raise UsageError(
+            f"{adapter}: does not fit {base}: {len(deltas)} tensors such as `{min(deltas)}`"
+            " are not there"
+        )
+    for pattern in _COMPANIONS:
+        for file in sorted(base.glob(pattern)):
+            if file.name != "digests.json":
+                shutil.copyfile(file, folder / file.name)
+    progress("merge", len(shards), len(shards))
+
+
+def compare(base: Path, adapter: Path, merged: Path, prompts: Sequence[Sequence[int]]) -> Parity:
+    """Return how near a merged checkpoint is to base plus adapter, on some prompts.
+
+    Args:
+        base: The base's folder.
+        adapter: The adapter's folder.
+        merged: What `merge` wrote.
+        prompts: Ids to compare next-token distributions on; not empty.
+
+    Raises:
+        TrainingError: They are further apart than rounding explains.
+    """
+    # Rounding of the comparison itself is kept out where the model is small enough for it.
+    small = sum(path.stat().st_size for path in base.glob("model*.safetensors")) < 4e9
+    dtype = "float32" if small else choose_dtype("auto", "cpu")
+    model = load_adapter(load_model(base, dtype=dtype), adapter)
+    expected = [_log_probabilities(model, prompt) for prompt in prompts]
+    del model
+    model = load_model(merged, dtype=dtype)
+    total, same, positions = 0.0, 0, 0
+    for prompt, ours in zip(prompts, expected, strict=True):
+        theirs = _log_probabilities(model, prompt)
+        total += (ours.exp() * (ours - theirs)).sum().item()
+        same += int((ours.argmax(dim=1) == theirs.argmax(dim=1)).sum().item())
+        positions += len(prompt)
+    parity = Parity(total / positions, same / positions, positions)
+    if not (parity.kl <= MAX_KL and parity.agreement >= MIN_AGREEMENT):
+        raise TrainingError(
+            f"merged model differs from base and adapter: KL {parity.kl:.3g} nats (at most"
+            f" {MAX_KL}), same next token {parity.agreement:.1%} (at least {MIN_AGREEMENT:.0%})",
+            hint="serve the adapter on its base instead",
+        )
+    return parity
+
+
+class _Delta(NamedTuple):
+    down: torch.Tensor  # [rank, inputs]
+    up: torch.Tensor  # [outputs, rank]
+    scale: float
+
+
+def _read_adapter(adapter: Path) -> dict[str, _Delta]:
+    """Return the change of each weight, by its name in the base's checkpoint."""
+    from safetensors.torch import load_file
+
+    config = read_json(adapter / "adapter_config.json")
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise UsageError(f"{adapter}: no `adapter_model.safetensors` here")
+    _require_plain(adapter, config)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    deltas = {}
+    for name in sorted(tensors):
+        module, matched, rest = name.removeprefix(_MODULE).partition(".lora_A.")
+        if not matched:
+            if ".lora_B." not in name:
+                raise UsageError(f"{adapter}: `{name}` cannot be merged")
+            continue
+        down, up = tensors[name], tensors[f"{_MODULE}{module}.lora_B.{rest}"]
+        rank = down.shape[0]
+        divisor = math.sqrt(rank) if config.get("use_rslora") else rank
+        weight = _name_in_checkpoint(module)
+        deltas[weight] = _Delta(down.float(), up.float(), config["lora_alpha"] / divisor)
+    return deltas
+
+
+def _require_plain(adapter: Path, config: dict[str, Any]) -> None:
+    special = {
+        "use_dora": bool(config.get("use_dora")),
+        "modules_to_save": bool(config.get("modules_to_save")),
+        "target_parameters": bool(config.get("target_parameters")),
+        "alpha_pattern": bool(config.get("alpha_pattern")),
+        "fan_in_fan_out": bool(config.get("fan_in_fan_out")),
+        "bias": config.get("bias", "none") != "none",
+        "peft_type": config.get("peft_type") != "LORA",
+        "init_lora_weights": config.get("init_lora_weights", True) not in (True, False, "gaussian"),
+    }
+    found = [name for name, present in special.items() if present]
+    if found:
+        raise UsageError(f"{adapter}: `{found[0]}` of this adapter cannot be merged exactly")
+    tied = {"embed_tokens", "lm_head"} & set(config.get("target_modules") or ())
+    if tied:
+        raise UsageError(
+            f"{adapter}: `{min(tied)}` has an adapter: merging it would change the tied twin too"
+        )
+
+
+def _name_in_checkpoint(module: str) -> str:
+    # Models with images hold their decoder one level further down than their files do.
+    if module.startswith("model.language_model."):
+        module = "language_model.model." + module.removeprefix("model.language_model.")
+    return f"{module}.weight"
+
+
+def _add(weight: torch.Tensor, delta: _Delta, place: str) -> torch.Tensor:
+    if not weight.is_floating_point() or weight.element_size() < 2:
+        raise UsageError(f"{place}: holds {weight.dtype}: merge into the unquantized base")
+    if weight.shape != (delta.up.shape[0], delta.down.shape[1]):
+        raise UsageError(f"{place}: the adapter is of another shape")
+    return (weight.float() + delta.scale * (delta.up @ delta.down)).to(weight.dtype)
+
+
+def _log_probabilities(model: Any, prompt: Sequence[int]) -> torch.Tensor:
+    """Return the log-probabilities of the next token at each position, [tokens, vocabulary]."""
+    import torch
+
+    device = model.get_input_embeddings().weight.device
+    with quiet(), torch.inference_mode():
+        logits = model(input_ids=torch.tensor([list(prompt)], device=device)).logits[0]
+        return torch.log_softmax(logits.float(), dim=-1).cpu()

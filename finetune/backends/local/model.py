@@ -1,0 +1,258 @@
+"""Base models: from a name to a folder, and from a folder to a model in memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from finetune.backends.local import embedded
+from finetune.backends.local.quiet import quiet
+from finetune.catalog import find_model, suggest_model
+from finetune.errors import MissingExtra, UsageError
+from finetune.files import read_json
+from finetune.progress import Progress, silent
+
+Dtype = Literal["auto", "bfloat16", "float32"]
+Quantize = Literal["none", "4bit", "8bit"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# What training and generation read. Mistral's repositories hold the weights a second time, in
+# `consolidated*.safetensors`, which is left out.
+_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tekken.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template*",
+    "*processor_config.json",
+    "README.md",
+    "LICENSE*",
+]
+
+
+def resolve_model(
+    ref: str,
+    *,
+    cache: Path | None = None,
+    endpoint: str | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Return the folder of a model, fetched or built first where needed.
+
+    Args:
+        ref: A folder, a catalog name, or a hub id.
+        cache: Where the embedded model is built; the user's cache folder where absent.
+        endpoint: Address of the hub; Hugging Face's own where absent.
+        progress: Told of the work.
+
+    Raises:
+        UsageError: There is no such model, or it cannot be fetched.
+    """
+    if ref == embedded.NAME:
+        return embedded.provide_model(cache, progress=progress)
+    if Path(ref).expanduser().is_dir():
+        return _require_checkpoint(Path(ref).expanduser(), ref)
+    model = find_model(ref)
+    if model is not None and model.hub_id is None:
+        raise UsageError(f"{ref}: has no open weights", hint="`finetune models` lists the others")
+    if model is not None and model.fp8:
+        twin = f"`model: {model.bf16}` is the same in bfloat16" if model.bf16 else None
+        raise UsageError(f"{ref}: holds 8-bit floats, which cannot be tuned", hint=twin)
+    hub_id = model.hub_id if model is not None else ref
+    if not hub_id or not _HUB_ID.fullmatch(hub_id):
+        raise UsageError(
+            f"{ref}: no such folder, catalog name or hub id",
+            hint=suggest_model(ref) or "`finetune models` lists the catalog",
+        )
+    return _require_checkpoint(_download(hub_id, endpoint, progress), ref)
+
+
+def load_model(
+    folder: Path, *, dtype: Dtype = "auto", quantize: Quantize = "none", device: str | None = None
+) -> Any:
+    """Return the model in a folder, in evaluation mode.
+
+    Args:
+        folder: A checkpoint in transformers' layout, in safetensors.
+        dtype: `auto` is bfloat16 where the hardware computes in it, else float32.
+        quantize: Hold the linears in 4 bits (NF4) or 8 bits.
+        device: Such as `cuda:0`; the first GPU, else the CPU where absent.
+
+    Raises:
+        UsageError: It cannot be loaded: weights missing, code of its own, 8-bit floats.
+        MissingExtra: `quantize` without bitsandbytes, or no torch.
+    """
+    config = _require_plain(folder)
+    torch, transformers = _libraries()
+    from safetensors import SafetensorError
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    images = "ForConditionalGeneration" in str(config.get("architectures"))
+    loader = (
+        transformers.AutoModelForImageTextToText if images else transformers.AutoModelForCausalLM
+    )
+    numbers = getattr(torch, choose_dtype(dtype, device))
+    try:
+        with quiet():
+            model, facts = loader.from_pretrained(
+                folder,
+                dtype=numbers,
+                device_map=device if quantize != "none" or device != "cpu" else None,
+                quantization_config=_quantization(quantize, numbers),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UsageError(
+            f"{folder}: transformers {transformers.__version__} cannot load this model:"
+            f" {type(error).__name__}",
+            hint="it must be a complete checkpoint in safetensors, of a class that it knows",
+        ) from error
+    if facts["missing_keys"]:
+        missing = sorted(facts["missing_keys"])
+        raise UsageError(
+            f"{folder}: weights are missing: {len(missing)} tensors such as `{missing[0]}`",
+            hint="fetch the checkpoint again",
+        )
+    return model.eval()
+
+
+def load_adapter(model: Any, adapter: Path) -> Any:
+    """Return the model with a trained adapter on it, ready to answer.
+
+    `with tuned.disable_adapter():` gives the base again. Adapters are held in the base's own
+    numbers, which is what training computes with.
+
+    Args:
+        model: The base, as `load_model` gives it.
+        adapter: Folder with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Raises:
+        UsageError: There is no adapter, or it belongs to another model.
+    """
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise UsageError(f"{adapter}: no adapter here", hint="the run has not ended training yet")
+    with quiet():
+        import peft
+
+        try:
+            tuned = peft.PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False)
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            raise UsageError(
+                f"{adapter}: this adapter does not fit the model: {type(error).__name__}"
+            ) from error
+    for name, parameter in tuned.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.to(model.dtype)
+    return tuned.eval()
+
+
+def choose_dtype(dtype: Dtype, device: str) -> Literal["bfloat16", "float32"]:
+    """Return the numbers to compute in: bfloat16 only where the hardware has it."""
+    if dtype != "auto":
+        return dtype
+    import torch
+
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        features = torch.backends.cpu.get_cpu_capability()
+        fast = "AVX512" in features and _has_bf16_instructions()
+    return "bfloat16" if fast else "float32"
+
+
+def _has_bf16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    try:
+        return re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text()) is not None
+    except OSError:
+        return False
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MissingExtra("local", error.name or "torch") from None
+    return torch, transformers
+
+
+def _quantization(quantize: Quantize, numbers: Any) -> Any:
+    if quantize == "none":
+        return None
+    try:
+        import bitsandbytes  # noqa: F401 (transformers only says that something is missing)
+    except ImportError:
+        raise MissingExtra("quantize", "bitsandbytes") from None
+    from transformers import BitsAndBytesConfig
+
+    if quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=numbers,
+    )
+
+
+def _require_checkpoint(folder: Path, ref: str) -> Path:
+    for needed, pattern in (("config.json", "config.json"), ("weights", "*.safetensors")):
+        if not any(folder.glob(pattern)):
+            raise UsageError(
+                f"{ref}: no {needed} in {folder}",
+                hint="a model folder holds `config.json` and `model*.safetensors`",
+            )
+    return folder
+
+
+def _require_plain(folder: Path) -> dict[str, Any]:
+    """Return the config of a model that may be loaded: no code of its own, no 8-bit floats."""
+    config: dict[str, Any] = read_json(folder / "config.json")
+    if "auto_map" in config:
+        raise UsageError(f"{folder}: this model brings its own code, which is never run")
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    if method in ("fp8", "compressed-tensors"):
+        raise UsageError(
+            f"{folder}: holds 8-bit floats (`{method}`), which cannot be tuned",
+            hint="use the same model's repository in bfloat16",
+        )
+    return config
+
+
+def _download(hub_id: str, endpoint: str | None, progress: Progress) -> Path:
+    with quiet():
+        import huggingface_hub
+        from huggingface_hub import errors
+
+    progress("download", 0)
+    page = f"https://huggingface.co/{hub_id}"
+    try:
+        folder = huggingface_hub.snapshot_download(
+            hub_id, allow_patterns=_FILES, endpoint=endpoint, tqdm_class=None
+        )
+    except errors.GatedRepoError:
+        raise UsageError(
+            f"{hub_id}: gated: its owner asks to accept terms first",
+            hint=f"accept them on {page}, then put a read token into HF_TOKEN",
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise UsageError(
+            f"{hub_id}: no such model on the hub, or a private one",
+            hint="check the spelling; for a private model put a read token into HF_TOKEN",
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+        if isinstance(error, OSError) and error.errno == 28:
+            raise
+        raise UsageError(
+            f"{hub_id}: not on this machine, and the hub cannot be reached",
+            hint=f"`hf download {hub_id}` where there is a network, then give that folder as"
+            f" `model`; `model: {embedded.NAME}` needs no download",
+        ) from None
+    return Path(folder)

@@ -1,0 +1,83 @@
+import random
+
+import pytest
+
+from finetune.backends.local.generate import generate
+from finetune.backends.local.model import load_adapter, load_model
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_base, tiny_adapter):
+    return load_adapter(load_model(tiny_base, dtype="float32"), tiny_adapter)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    dice = random.Random(3)
+    return [[1, *dice.choices(range(20, 64), k=dice.randrange(1, 40))] for _ in range(24)]
+
+
+def one_by_one(model, prompt, *, eos_id, limit):
+    """Greedy generation without cache, batch or mask."""
+    import torch
+
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(limit):
+            best = model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax().item()
+            if best == eos_id:
+                break
+            ids.append(best)
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 10_000])
+def test_batches_answer_as_single_prompts_do(tuned, prompts, batch_tokens):
+    first = generate(tuned, prompts, eos_id=-1, pad_id=11, max_new_tokens=8)
+    eos_id = max(range(64), key=lambda token: sum(token in answer for answer in first))
+    expected = [one_by_one(tuned, prompt, eos_id=eos_id, limit=8) for prompt in prompts]
+    assert len({len(answer) for answer in expected}) > 2, "rows end at different times"
+    told = []
+    answers = generate(
+        tuned,
+        prompts,
+        eos_id=eos_id,
+        pad_id=11,
+        max_new_tokens=8,
+        batch_tokens=batch_tokens,
+        progress=lambda stage, done, total: told.append((stage, done, total)),
+    )
+    assert answers == expected
+    assert told[-1] == ("generate", 24, 24)
+
+
+def test_the_base_answers_when_the_adapter_is_off(tuned, prompts, tiny_base):
+    base = load_model(tiny_base, dtype="float32")
+    expected = generate(base, prompts, eos_id=2, pad_id=11, max_new_tokens=6)
+    with tuned.disable_adapter():
+        assert generate(tuned, prompts, eos_id=2, pad_id=11, max_new_tokens=6) == expected
+    assert generate(tuned, prompts, eos_id=2, pad_id=11, max_new_tokens=6) != expected
+
+
+def test_no_prompts_no_answers(tuned):
+    assert generate(tuned, [], eos_id=2, pad_id=11) == []
+
+
+@pytest.mark.heavy
+def test_the_embedded_model_answers_in_bfloat16(embedded_model):
+    from finetune.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(embedded_model)
+    prompts = [
+        [tokenizer.bos_id, *tokenizer.text_ids(text)]
+        for text in ("The capital of France is", "One, two, three, four,")
+    ]
+    answers = generate(
+        load_model(embedded_model, dtype="bfloat16"),
+        prompts,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        max_new_tokens=3,
+    )
+    assert tokenizer.decode(answers[0]).startswith(" Paris")
+    assert tokenizer.decode(answers[1]).startswith(" five")
