@@ -29,6 +29,7 @@ import msgspec
 from finetune.errors import RunLocked, UsageError
 from finetune.text import safe
 
+_BLOCK = 2**20
 MAX_LINE_BYTES = 16 * 2**20  # a record of 16 MiB is far beyond any model's context
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -234,17 +235,22 @@ def read_lines(file: IO[bytes], *, limit: int = MAX_LINE_BYTES) -> Iterator[Line
     CRLF line ends are taken off. A byte order mark stays: it is a finding of the caller's.
     """
     number = 0
-    chunk = limit + 2
-    while piece := file.readline(chunk):
-        number += 1
-        if piece.endswith(b"\n") or len(piece) < chunk:
-            data = piece.removesuffix(b"\n").removesuffix(b"\r")
-            yield Line(number, data if len(data) <= limit else None, len(piece))
-            continue
-        length = len(piece)
-        while (piece := file.readline(2**20)) and not piece.endswith(b"\n"):
-            length += len(piece)
-        yield Line(number, None, length + len(piece))
+    tail = b""  # the line that the next block goes on with
+    lost = 0  # bytes of it that were not kept
+    while block := file.read(_BLOCK):
+        lines = block.split(b"\n")
+        lines[0] = tail + lines[0]
+        tail = lines.pop()
+        for line in lines:
+            number += 1
+            data = line[:-1] if line.endswith(b"\r") else line
+            yield Line(number, None if lost or len(data) > limit else data, lost + len(line) + 1)
+            lost = 0
+        if lost or len(tail) > limit + 1:
+            lost, tail = lost + len(tail), b""
+    if tail or lost:
+        data = tail.removesuffix(b"\r")
+        yield Line(number + 1, None if lost or len(data) > limit else data, lost + len(tail))
 
 
 class Lock:

@@ -61,6 +61,8 @@ class Checker:
         self._uncounted: list[tuple[Record, str, int]] = []
         self._decode = records.decoder(kind).decode
         self._rules = KindRules(self.target)
+        # Only where this rule is in force does a record without faults have no empty messages.
+        self._sure = "empty-assistant" in self.target.severities
         self._labels = LabelRules() if kind == "classifier" else None
 
     def check_line(
@@ -77,18 +79,22 @@ class Checker:
             record = self._decode(data or b"")
         except _REFUSED:
             return None, self._find(self._explain(data), file, number)
-        findings = self.check_record(record, file, number)
-        faultless = not findings and "empty-assistant" in self.target.severities
-        if has_duplicate_keys(data or b"", record, faultless=faultless):
-            fault = Fault("duplicate-key", "", "a key stands twice in one object")
-            return record, findings + self._find([fault], file, number)
-        return record, findings
+        faults = self._judge(record)
+        if has_duplicate_keys(data or b"", record, faultless=self._sure and not faults):
+            faults.append(Fault("duplicate-key", "", "a key stands twice in one object"))
+        return record, self._settle(record, faults, file, number)
 
     def check_record(self, record: Record, file: str, number: int) -> list[Finding]:
         """Return the findings of a record that is already typed."""
+        return self._settle(record, self._judge(record), file, number)
+
+    def _judge(self, record: Record) -> list[Fault]:
         faults = self._rules.check(record)
         if self._labels and isinstance(record, ClassifierRecord):
             faults += self._labels.check(record)
+        return faults
+
+    def _settle(self, record: Record, faults: list[Fault], file: str, number: int) -> list[Finding]:
         findings = self._find(faults, file, number) if faults else []
         if self._tokenizer and not any(finding.severity == "error" for finding in findings):
             self._uncounted.append((record, file, number))

@@ -42,7 +42,7 @@ def in_messages(index: int) -> str:
     return f"messages[{index}]"
 
 
-def check_turns(  # noqa: C901 (one loop over the messages is what makes clean records cheap)
+def check_turns(  # noqa: C901, PLR0912 (one loop keeps clean records cheap)
     messages: Sequence[Message], target: Target, place: Place = in_messages, *, trained: bool = True
 ) -> list[Fault]:
     """Return the faults of a conversation, tools aside.
@@ -58,7 +58,7 @@ def check_turns(  # noqa: C901 (one loop over the messages is what makes clean r
     faults: list[Fault] = []
     previous: Message | None = None
     learned = asked = False
-    answers = 0
+    answers = systems = 0
     for index, message in enumerate(messages):
         kind = type(message)
         if previous is not None:
@@ -86,9 +86,14 @@ def check_turns(  # noqa: C901 (one loop over the messages is what makes clean r
             faults += _check_chunks(message, target, place(index))
         elif not content and kind is not ToolMessage:
             _add(faults, "empty-message", f"{place(index)}.content", "no text")
-        asked = asked or kind is UserMessage
+        if kind is UserMessage:
+            asked = True
+        elif kind is SystemMessage:
+            systems += 1
         previous = message
-    _check_system_count(messages, faults, place)
+    if systems > 1:
+        second = [i for i, message in enumerate(messages) if type(message) is SystemMessage][1]
+        _add(faults, "system-count", place(second), f"{systems} system messages")
     if trained:
         _check_end(messages, faults, place, answers=answers, learned=learned, asked=asked)
     return faults
@@ -96,15 +101,6 @@ def check_turns(  # noqa: C901 (one loop over the messages is what makes clean r
 
 def _add(faults: list[Fault], rule: str, path: str, message: str) -> None:
     faults.append(Fault(rule, path, message))
-
-
-def _check_system_count(messages: Sequence[Message], faults: list[Fault], place: Place) -> None:
-    # Most conversations have theirs in front, so the others are looked through only after one.
-    if type(messages[0]) is not SystemMessage and not faults:
-        return
-    systems = [i for i, message in enumerate(messages) if type(message) is SystemMessage]
-    if len(systems) > 1:
-        _add(faults, "system-count", place(systems[1]), f"{len(systems)} system messages")
 
 
 def _check_end(

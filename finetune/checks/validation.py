@@ -25,7 +25,7 @@ from finetune.progress import Progress, silent
 if TYPE_CHECKING:
     from finetune.tokens import Tokenizer
 
-_EVERY = 20_000  # lines between two calls of `progress`
+_EVERY = 25_600  # lines between two calls of `progress`
 _BATCH = 256  # records counted at once
 _MAX_PASSES = 4  # a fix can make room for another, such as neighbours after a system message
 # What reading such a line loses cannot be brought back by writing it again.
@@ -145,12 +145,12 @@ class _Work:
         return "chat"
 
     def run(self) -> Iterator[int]:
-        """Check every line; yield its number."""
+        """Check every line; yield a number now and then."""
         steps = self._check_made() if self._item.made is not None else self._check_lines()
         for number in steps:
             if number % _BATCH == 0:
                 self._count()
-            yield number
+                yield number
         self._count()
         self._note(self._checker.finish(self._file))
         report = self._report
@@ -169,13 +169,17 @@ class _Work:
     def _check_lines(self) -> Iterator[int]:
         with open_bytes(self._item.path) as file:
             check = self._checker.check_line
-            for line in read_lines(file):
-                data, number = line.data, line.number
-                _, findings = check(data, self._file, number)
-                crlf = data is not None and line.size - len(data) == 2
+            report, name = self._report, self._file
+            for number, data, size in read_lines(file):
+                _, findings = check(data, name, number)
+                crlf = data is not None and size - len(data) == 2
                 if crlf:
                     findings = [*findings, *self._crlf(number)]
-                self._take(findings)
+                if findings:
+                    self._take(findings)
+                else:
+                    report.records += 1
+                    report.valid += 1
                 if self._out:
                     self._write(data, findings, number, changed=crlf)
                 yield number
