@@ -73,6 +73,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make what a library has written into `path` survive a crash of the machine."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
 class AtomicFile:
     """A file that gets its name only when it is whole.
 

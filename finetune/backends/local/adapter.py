@@ -1,0 +1,108 @@
+"""The finished adapter: safetensors and a model card, in a folder that is whole or not there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import __version__, files
+from finetune.backends.local.quiet import quiet
+from finetune.catalog import find_model
+from finetune.text import plural
+
+if TYPE_CHECKING:
+    from finetune.backends.local.schedule import Step
+    from finetune.corpus import Dataset
+    from finetune.recipe import Recipe
+
+
+def save_adapter(model: Any, folder: Path, card: str) -> None:
+    """Write a model's adapter and its card into `folder`, replacing an older one.
+
+    Args:
+        model: A model with adapters.
+        folder: Gets `adapter_model.safetensors`, `adapter_config.json` and `README.md`.
+        card: The card's text.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with quiet():
+        model.save_pretrained(new, safe_serialization=True)
+    files.write_atomic(new / "README.md", card.encode())
+    for path in new.iterdir():
+        files.sync_file(path)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    files.sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def describe_adapter(
+    recipe: Recipe,
+    dataset: Dataset,
+    steps: Sequence[Step],
+    groups: Mapping[str, int],
+    metrics: Sequence[Mapping[str, Any]],
+) -> str:
+    """Return the model card.
+
+    Args:
+        recipe: The recipe.
+        dataset: What was trained on; named by digest, never quoted.
+        steps: The schedule.
+        groups: Trainable parameters of each group.
+        metrics: The run's metrics, by step.
+    """
+    base = find_model(recipe.model)
+    licence = base.licence if base is not None else None
+    last = metrics[-1] if metrics else {}
+    losses = [line["validation_loss"] for line in metrics if "validation_loss" in line]
+    lora, training = recipe.local.lora, recipe.training
+    head = [
+        "---",
+        "library_name: peft",
+        f"base_model: {base.hub_id if base is not None and base.hub_id else recipe.model}",
+        *([f"license: {licence.lower()}"] if licence else []),
+        "tags: [lora, mistral, finetune]",
+        "---",
+    ]
+    measured = [
+        f"- Training loss of the last step: {last['loss']:.4f}" if "loss" in last else "",
+        f"- Validation loss at the end: {losses[-1]:.4f}" if losses else "",
+        "- Task measures, base beside tuned: `evaluation.json` of the run",
+    ]
+    body = f"""
+# {recipe.name}
+
+A LoRA adapter for `{recipe.model}`, trained with mistral-finetune-kit {__version__}.
+
+## Training
+
+- Method: {recipe.method}; {plural(len(steps), "step")}, {steps[-1].epoch:.2f} epochs, \
+{plural(sum(step.tokens for step in steps), "token")}
+- Learning rate {training.learning_rate:g} (warm-up {training.warmup_fraction:g}, then cosine), \
+weight decay {training.weight_decay:g}, {recipe.local.batch_tokens:,} tokens a step, \
+seed {recipe.seed}
+- LoRA rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}; \
+{plural(sum(groups.values()), "parameter")} in {", ".join(groups)}
+- Base held in: {recipe.local.quantize if recipe.local.quantize != "none" else recipe.local.dtype}
+
+## Data
+
+- Dataset digest: `{dataset.digest}`
+- Training files: {", ".join(f"`{f.path.name}` ({f.records} records)" for f in dataset.train)}
+
+## Measures
+
+{chr(10).join(line for line in measured if line)}
+
+## Licence and limits
+
+The licence of the base model applies{f": {licence}" if licence else "; see its own card"}.
+The adapter repeats what its data say, mistakes included, and was measured on data like them only.
+"""
+    return "\n".join(head) + "\n" + body

@@ -1,0 +1,141 @@
+"""Checkpoints that are whole or not there.
+
+The trainer saves into a hidden folder. What is kept of it is synced, listed with size and SHA-256
+in MANIFEST.json, marked by a file COMMITTED that is written last, and renamed to `step-N`.
+A run continues from the newest folder in which all of that holds; any other is put aside.
+No pickle is kept: the optimizer's files are tensors that torch loads with `weights_only`, and
+only after their hashes were found right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finetune import files
+from finetune.errors import RunError
+
+NEEDED = frozenset(
+    {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "optimizer.pt",
+        "rng_state.pth",
+        "scheduler.pt",
+        "trainer_state.json",
+    }
+)
+_KEPT = NEEDED | {"scaler.pt"}
+_MANIFEST, _COMMITTED, _BAD = "MANIFEST.json", "COMMITTED", ".bad"
+
+
+class Checkpoint(NamedTuple):
+    """A committed checkpoint."""
+
+    folder: Path
+    step: int
+
+
+def commit(saved: Path, step: int, *, identity: Mapping[str, Any], keep: int) -> Checkpoint:
+    """Make a checkpoint of the folder that the trainer saved, and remove the oldest ones.
+
+    Args:
+        saved: Hidden folder within `checkpoints/<hidden>/`, on the same file system.
+        step: The optimizer step after which it was saved.
+        identity: What must be equal for a run to go on from here.
+        keep: Committed checkpoints that stay, at least 1.
+
+    Raises:
+        OSError: The disk is full or broken; nothing stands under the final name then.
+    """
+    folder = saved.parent.parent
+    listed = {}
+    for path in sorted(saved.iterdir()):
+        if path.name in _KEPT:
+            files.sync_file(path)
+            listed[path.name] = {"sha256": files.digest(path), "size": path.stat().st_size}
+        else:  # tokenizer copies, draft cards and the pickled arguments
+            path.unlink()
+    manifest = {"step": step, "identity": dict(identity), "files": listed}
+    files.write_atomic(saved / _MANIFEST, files.to_json(manifest, indent=True))
+    files.write_atomic(saved / _COMMITTED, files.digest(saved / _MANIFEST).encode() + b"\n")
+    final = folder / f"step-{step}"
+    shutil.rmtree(final, ignore_errors=True)
+    saved.rename(final)
+    files.sync_folder(folder)
+    for old in _committed(folder)[keep:]:
+        shutil.rmtree(old.folder)
+    return Checkpoint(final, step)
+
+
+def find_newest(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
+    """Return the newest whole checkpoint in `folder`, putting damaged ones aside in `.bad`.
+
+    Raises:
+        RunError: It belongs to another identity; the message names what differs.
+    """
+    for checkpoint in _committed(folder):
+        manifest = _verify(checkpoint.folder)
+        if manifest is None:
+            _put_aside(checkpoint.folder)
+            continue
+        if manifest["identity"] != dict(identity):
+            raise RunError(
+                f"{checkpoint.folder}: belongs to another run:"
+                f" {name_difference(manifest['identity'], identity)}",
+                hint="undo the change, or start over with `--fresh`",
+            )
+        return checkpoint
+    return None
+
+
+def name_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return which keys of two identities differ, as `key was A, is B`."""
+    missing = "absent"
+    return "; ".join(
+        f"`{key}` was {old.get(key, missing)}, is {new.get(key, missing)}"
+        for key in sorted({*old, *new})
+        if old.get(key, missing) != new.get(key, missing)
+    )
+
+
+def _committed(folder: Path) -> list[Checkpoint]:
+    """Return what stands under a checkpoint's name, newest first."""
+    found = []
+    for path in folder.glob("step-*"):
+        with contextlib.suppress(ValueError):
+            found.append(Checkpoint(path, int(path.name.removeprefix("step-"))))
+    return sorted(found, key=lambda checkpoint: -checkpoint.step)
+
+
+def _verify(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a whole checkpoint, else None."""
+    try:
+        marker = (folder / _COMMITTED).read_text("ascii").strip()
+        if marker != files.digest(folder / _MANIFEST):
+            return None
+        manifest: dict[str, Any] = files.read_json(folder / _MANIFEST)
+        listed = manifest["files"]
+        there = {path.name for path in folder.iterdir()} - {_MANIFEST, _COMMITTED}
+        if there != set(listed) or not there >= NEEDED:
+            return None
+        for name, facts in listed.items():
+            path = folder / name
+            if path.stat().st_size != facts["size"] or files.digest(path) != facts["sha256"]:
+                return None
+    except (OSError, ValueError):
+        return None
+    return manifest
+
+
+def _put_aside(folder: Path) -> None:
+    bad = folder.parent / _BAD
+    bad.mkdir(exist_ok=True)
+    target, number = bad / folder.name, 2
+    while target.exists():
+        target, number = bad / f"{folder.name}-{number}", number + 1
+    folder.rename(target)
+    files.sync_folder(folder.parent)

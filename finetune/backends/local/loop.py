@@ -1,0 +1,203 @@
+"""The training loop: from the newest checkpoint to the last step, through signals and errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from finetune.backends.local import checkpoints
+from finetune.backends.local.quiet import quiet
+from finetune.backends.local.samples import Packed, collate, count_items
+from finetune.errors import FinetuneError, Interrupted, RunError
+from finetune.progress import Progress, silent
+from finetune.text import size
+
+if TYPE_CHECKING:
+    from finetune.backends.local.schedule import Step
+    from finetune.recipe import Recipe
+
+_VALIDATION_TOKENS = 4096  # computed at once while the validation loss is measured
+_SAVING = ".saving"  # in it the trainer writes what is then committed
+
+
+class Metric(Protocol):
+    """Takes one line of metrics."""
+
+    def __call__(self, **values: Any) -> None:
+        """Take note of it."""
+
+
+def fit(
+    model: Any,
+    samples: Sequence[Packed],
+    steps: Sequence[Step],
+    recipe: Recipe,
+    *,
+    folder: Path,
+    identity: dict[str, Any],
+    gradient_checkpointing: bool = False,
+    validation: Sequence[Packed] = (),
+    metric: Metric = lambda **_: None,
+    progress: Progress = silent,
+) -> None:
+    """Train a model's adapter through the schedule, from the newest checkpoint if there is one.
+
+    Args:
+        model: A model with adapters; trained in place.
+        samples: What the schedule's indices mean.
+        steps: The schedule.
+        recipe: The settings of `training` and `local`.
+        folder: Where checkpoints are committed.
+        identity: What must be equal to go on from a checkpoint.
+        gradient_checkpointing: Compute activations again instead of holding them.
+        validation: Samples whose loss is measured at each checkpoint.
+        metric: Takes the figures of each step.
+        progress: Told of each step.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
+        TrainingError: The loss or a gradient is no number.
+        RunError: A checkpoint belongs to another identity, or can't be written.
+    """
+    with quiet():
+        from finetune.backends.local.attention import register
+        from finetune.backends.local.trainer import Keeper, PackedTrainer, configure
+
+    newest = checkpoints.find_newest(folder, identity)
+    done = newest.step if newest else 0
+    scratch = folder / _SAVING
+    shutil.rmtree(scratch, ignore_errors=True)
+    _require_space(folder, model, recipe.local.keep_checkpoints)
+    attention = model.config.get_text_config()._attn_implementation  # noqa: SLF001 (no other name)
+    model.set_attn_implementation(register())
+    if gradient_checkpointing:
+        model.enable_input_require_grads()
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    with quiet(), _caught_signals() as caught:
+        keeper = Keeper(
+            steps,
+            every=recipe.local.save_every or max(1, -(-len(steps) // 10)),
+            keep=recipe.local.keep_checkpoints,
+            identity=identity,
+            measure=(lambda: measure_loss(model, validation)) if validation else None,
+            interrupted=lambda: caught.number is not None,
+            metric=metric,
+            progress=progress,
+        )
+        arguments = configure(recipe, len(steps), folder=scratch, bf16=_is_half(model))
+        trainer = PackedTrainer(model, arguments, samples, steps, [keeper])
+        progress("train", done, len(steps))
+        try:
+            trainer.train(resume_from_checkpoint=str(newest.folder) if newest else None)
+        except Exception as error:
+            if keeper.saving is None or isinstance(error, FinetuneError):
+                raise
+            raise _saving_failed(folder, keeper.saving, error) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            model.set_attn_implementation(attention)
+    if caught.number is not None and keeper.step < len(steps):
+        raise Interrupted(
+            caught.number,
+            f"{folder}: interrupted, saved after step {keeper.step} of {len(steps)}",
+            hint="the same command goes on from there",
+        )
+
+
+def measure_loss(model: Any, samples: Sequence[Packed]) -> float:
+    """Return the mean loss of samples, in nats a trained token.
+
+    Args:
+        model: A model whose attention is `attention.NAME`; in training mode again afterwards
+            if it was before.
+        samples: At least one with a trained token.
+    """
+    import torch
+
+    from finetune.backends.local.loss import packed_loss
+
+    device = model.get_output_embeddings().weight.device
+    training = model.training
+    model.eval()
+    total = 0.0
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=_is_half(model)):
+        for group in _rows(samples, _VALIDATION_TOKENS):
+            batch = {
+                key: value.to(device) if isinstance(value, torch.Tensor) else value
+                for key, value in collate(group).items()
+            }
+            total += packed_loss(model, batch).item()
+    model.train(training)
+    return total / count_items(samples)
+
+
+def _rows(samples: Sequence[Packed], limit: int) -> Iterator[list[Packed]]:
+    row: list[Packed] = []
+    tokens = 0
+    for sample in samples:
+        if row and tokens + len(sample.input_ids) > limit:
+            yield row
+            row, tokens = [], 0
+        row.append(sample)
+        tokens += len(sample.input_ids)
+    if row:
+        yield row
+
+
+def _is_half(model: Any) -> bool:
+    import torch
+
+    return bool(model.get_output_embeddings().weight.dtype == torch.bfloat16)
+
+
+def _require_space(folder: Path, model: Any, keep: int) -> None:
+    """Refuse to begin where the checkpoints won't fit: weights and two moments, in float32."""
+    one = sum(p.numel() for p in model.parameters() if p.requires_grad) * 12
+    folder.mkdir(parents=True, exist_ok=True)
+    needed, free = int(one * (keep + 1) * 1.2), shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(
+            f"{folder}: disk full: {keep} checkpoints need {size(needed)}, {size(free)} are free",
+            hint="free some space, or lower `local.keep_checkpoints`",
+        )
+
+
+def _saving_failed(folder: Path, step: int, error: Exception) -> RunError:
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None
+    free = size(shutil.disk_usage(folder).free)
+    return RunError(
+        f"{folder}: the checkpoint of step {step} can't be written:"
+        f" {reason.lower() if reason else 'write failed'} ({free} free)",
+        hint="earlier checkpoints are intact: free some space and run the same command again",
+    )
+
+
+class _Signal:
+    number: int | None = None
+
+
+@contextlib.contextmanager
+def _caught_signals() -> Iterator[_Signal]:
+    """Note the first SIGINT or SIGTERM; leave at once on the second."""
+    caught = _Signal()
+
+    def note(number: int, _frame: object) -> None:
+        if caught.number is not None:
+            os._exit(128 + number)
+        caught.number = number
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

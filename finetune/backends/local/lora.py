@@ -1,0 +1,102 @@
+"""Adapters on a model: which modules get one, and what is trained in the end."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from finetune.backends.local.quiet import quiet
+from finetune.errors import RecipeError
+from finetune.text import did_you_mean
+
+if TYPE_CHECKING:
+    from finetune.recipe.tree import Lora
+
+# The linears of a Mistral layer. Mixtral's experts are fused tensors, not linears, so that
+# `auto` is attention there: the adapter that every serving stack loads.
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+VISION = r".*(vision_tower|vision_model|vision_encoder|multi_modal_projector).*"
+_PLACE = "local.lora.targets"
+
+
+def add_adapter(model: Any, lora: Lora, *, seed: int = 0, reference: str = "") -> Any:
+    """Return the model with a fresh LoRA adapter in float32, the base frozen.
+
+    Args:
+        model: A causal language model of transformers.
+        lora: The recipe's section.
+        seed: Seed of the adapter's first weights.
+        reference: How the adapter names its base.
+
+    Raises:
+        RecipeError: A target matches no linear of the language model, or is one that must not
+            have an adapter.
+    """
+    with quiet():
+        import peft
+        from transformers import set_seed
+
+    set_seed(seed)
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=find_targets(model, lora.targets),
+        exclude_modules=VISION if _has_vision(model) else None,
+        task_type="CAUSAL_LM",
+    )
+    with quiet():
+        adapted = peft.get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = reference or None
+    return adapted
+
+
+def find_targets(model: Any, targets: list[str] | str = "auto") -> list[str]:
+    """Return the names of the modules that get an adapter.
+
+    Raises:
+        RecipeError: See `add_adapter`.
+    """
+    import torch
+
+    linears = {
+        name: name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not re.fullmatch(VISION, name)
+    }
+    ends = set(linears.values())
+    if targets == "auto":
+        found = [name for name in LINEARS if name in ends]
+        if not found:
+            raise RecipeError(
+                f"{_PLACE}: none of {', '.join(LINEARS)} in a {type(model).__name__}",
+                hint=f"name them: {', '.join(sorted(ends))}",
+            )
+        return found
+    for target in targets:
+        if target.rpartition(".")[2] in {"lm_head", "embed_tokens"}:
+            raise RecipeError(
+                f"{_PLACE}: `{target}` can't have an adapter: where embeddings are tied, input"
+                " and output would come apart when it is merged",
+                hint=f"leave it out, or use `auto`: {', '.join(n for n in LINEARS if n in ends)}",
+            )
+        if not any(name == target or name.endswith(f".{target}") for name in linears):
+            raise RecipeError(
+                f"{_PLACE}: `{target}` names no linear of this {type(model).__name__}",
+                hint=did_you_mean(target, ends) or f"it has: {', '.join(sorted(ends))}",
+            )
+    return list(targets)
+
+
+def count_trainable(model: Any) -> dict[str, int]:
+    """Return the number of trainable parameters of each group, such as `q_proj`."""
+    groups: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            group = name.partition(".lora_")[0].rpartition(".")[2]
+            groups[group] = groups.get(group, 0) + parameter.numel()
+    return groups
+
+
+def _has_vision(model: Any) -> bool:
+    return any(re.fullmatch(VISION, name) for name, _ in model.named_modules())

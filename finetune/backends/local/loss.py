@@ -1,0 +1,91 @@
+"""Cross-entropy at the trained positions, without ever holding `tokens x vocabulary` logits.
+
+The scores of some hundred positions at a time are computed, turned into their gradient on the
+spot and dropped, so that memory does not grow with the vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+CHUNK = 512  # positions whose logits exist at once
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None,
+    ) -> torch.Tensor:
+        differentiate = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(hidden) if differentiate else None
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(targets), CHUNK):
+            part = slice(start, start + CHUNK)
+            target = targets[part, None]
+            logits = (hidden[part] @ head.T).float()
+            picked = logits.gather(1, target)
+            top = logits.amax(dim=1, keepdim=True)
+            mass = logits.sub_(top).exp_().sum(dim=1, keepdim=True)
+            losses = mass.log() + top - picked
+            total += losses.sum() if weights is None else losses[:, 0].dot(weights[part])
+            if gradient is not None:
+                slope = logits.div_(mass).scatter_add_(1, target, -torch.ones_like(picked))
+                if weights is not None:
+                    slope *= weights[part, None]
+                torch.mm(slope.to(head.dtype), head, out=gradient[part])
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * scale.to(gradient.dtype), None, None, None
+
+
+def head_loss(
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the summed cross-entropy of `hidden @ head.T` against `targets`.
+
+    Args:
+        hidden: Last hidden states at the trained positions, [n, width].
+        head: Weight of the output layer, frozen, [vocabulary, width], of the same dtype.
+        targets: The tokens that follow, int64, [n].
+        weights: Factor of each position, float32, [n]; 1 where absent.
+
+    Returns:
+        A float32 scalar: the sum, in nats.
+    """
+    total: torch.Tensor = _HeadLoss.apply(hidden, head, targets, weights)  # type: ignore[no-untyped-call]
+    return total
+
+
+def packed_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Return the summed loss of a micro-batch (see `samples.collate`).
+
+    Args:
+        model: A causal language model whose attention is `attention.NAME`, with adapters or not.
+        batch: Samples laid end to end.
+    """
+    decoder, head = model.get_decoder(), model.get_output_embeddings().weight
+    hidden = decoder(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        use_cache=False,  # with a cache, samples would see each other
+        cu_seq_lens_q=batch["borders"],
+        cu_seq_lens_k=batch["borders"],
+        max_length_q=batch["longest"],
+        max_length_k=batch["longest"],
+    ).last_hidden_state
+    rows = hidden[0].index_select(0, batch["rows"])
+    return head_loss(rows.to(head.dtype), head, batch["targets"], batch["weights"])

@@ -1,0 +1,163 @@
+"""Tokenized samples in compact form: read from a dataset, made into tensors."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from finetune import files, records, tokens
+from finetune.errors import DataError
+from finetune.methods import METHODS
+from finetune.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from finetune.backends.local.schedule import Step
+    from finetune.corpus import Dataset
+    from finetune.recipe import Recipe
+    from finetune.tokens import Sample, Tokenizer
+
+
+class Packed(NamedTuple):
+    """A sample as arrays, about 8 bytes a token.
+
+    Attributes:
+        input_ids: Its tokens.
+        rows: Positions whose next token is trained.
+        targets: Those next tokens.
+        weights: Loss weight of each target, or None where all are 1.
+    """
+
+    input_ids: array[int]
+    rows: array[int]
+    targets: array[int]
+    weights: array[float] | None
+
+    @property
+    def items(self) -> float:
+        """What the sample counts in the mean: its targets, by weight."""
+        return float(len(self.targets)) if self.weights is None else sum(self.weights)
+
+
+def read_training(
+    dataset: Dataset, recipe: Recipe, tokenizer: Tokenizer, *, progress: Progress = silent
+) -> tuple[list[Packed], list[float]]:
+    """Return the training samples of a dataset, and the weight of each one's source.
+
+    Raises:
+        DataError: See `read_samples`; or there is none in the end.
+    """
+    samples: list[Packed] = []
+    weights: list[float] = []
+    for done, file in enumerate(dataset.train, 1):
+        part = read_samples(file.path, recipe, tokenizer)
+        samples += part
+        weights += [file.weight] * len(part)
+        progress("tokenize", done, len(dataset.train), samples=len(samples))
+    if not count_items(samples):
+        raise DataError(
+            "nothing to train: no record with a trained token is left",
+            file=str(dataset.folder),
+            hint="see `rejected.jsonl` there, and `data.too_long` in the recipe",
+        )
+    return samples, weights
+
+
+def read_samples(path: Path, recipe: Recipe, tokenizer: Tokenizer) -> list[Packed]:
+    """Return the samples of a file of records, at most `training.seq_len` tokens each.
+
+    Samples without a trained token are left out, as they would weigh nothing.
+
+    Raises:
+        DataError: A record can't be encoded, or is too long and the recipe says `error`.
+    """
+    decoder = records.decoder(METHODS[recipe.method].record)
+    samples: list[Packed] = []
+    with files.open_bytes(path) as file:
+        for line in files.read_lines(file):
+            try:
+                record = decoder.decode(line.data or b"")
+                kept = tokens.fit(
+                    tokenizer, record, recipe.training.seq_len, recipe.data.too_long
+                ).samples
+            except msgspec.DecodeError:
+                fact = "not a record of this method"
+                raise DataError(fact, file=str(path), line=line.number) from None
+            except DataError as error:
+                raise DataError(
+                    error.fact,
+                    file=str(path),
+                    line=line.number,
+                    path=error.path,
+                    rule=error.rule,
+                    hint=error.hint,
+                ) from None
+            samples += [packed for packed in map(pack, kept) if packed.items]
+    return samples
+
+
+def pack(sample: Sample) -> Packed:
+    """Return a sample in compact form.
+
+    The first token is never a target: nothing comes before it.
+    """
+    labels = sample.labels
+    rows = [place for place in range(len(labels) - 1) if labels[place + 1] != tokens.IGNORED]
+    weights = None
+    if sample.weights is not None:
+        weights = array("f", [sample.weights[place + 1] for place in rows])
+    targets = array("i", [labels[place + 1] for place in rows])
+    return Packed(array("i", sample.input_ids), array("i", rows), targets, weights)
+
+
+def collate(samples: Sequence[Packed]) -> dict[str, Any]:
+    """Lay samples end to end in one row without padding.
+
+    Returns:
+        `input_ids` and `position_ids` [1, tokens]; `borders` int32 [samples + 1]; `longest`
+        sample in tokens; `rows`, `targets` and `weights` [n] of the trained positions (`weights`
+        is None where all are 1).
+    """
+    import torch
+
+    ids, places, rows, targets, weights = array("i"), array("i"), array("i"), array("i"), array("f")
+    borders = [0]
+    weighted = any(sample.weights is not None for sample in samples)
+    for sample in samples:
+        rows.extend(place + borders[-1] for place in sample.rows)
+        targets.extend(sample.targets)
+        if weighted:
+            weights.extend(sample.weights or [1.0] * len(sample.targets))
+        ids.extend(sample.input_ids)
+        places.extend(range(len(sample.input_ids)))
+        borders.append(len(ids))
+
+    def long(values: array[int]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int64)
+
+    return {
+        "input_ids": long(ids)[None],
+        "position_ids": long(places)[None],
+        "borders": torch.tensor(borders, dtype=torch.int32),
+        "longest": max(len(sample.input_ids) for sample in samples),
+        "rows": long(rows),
+        "targets": long(targets),
+        "weights": torch.tensor(weights, dtype=torch.float32) if weighted else None,
+    }
+
+
+def collate_step(samples: Sequence[Packed], step: Step) -> dict[str, Any]:
+    """Return the tensors of an optimizer step: its `micro_batches`, and its `items`."""
+    chosen = [[samples[index] for index in group] for group in step.micro_batches]
+    return {
+        "micro_batches": [collate(group) for group in chosen],
+        "items": count_items(sample for group in chosen for sample in group),
+    }
+
+
+def count_items(samples: Iterable[Packed]) -> float:
+    """Return what these samples' losses are divided by: trained tokens, by weight."""
+    return sum(sample.items for sample in samples)

@@ -1,0 +1,159 @@
+"""Which samples are trained when: pure, seeded, and the same in `plan` as in the run.
+
+Samples are shuffled each epoch and poured into optimizer steps of at most `batch_tokens`; a step
+is split into balanced micro-batches. Nothing here needs the model, so the counts are exact
+before anything is downloaded.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from finetune.recipe.tree import Recipe
+
+DEFAULT_EPOCHS = 3.0
+
+
+class Step(NamedTuple):
+    """One optimizer step.
+
+    Attributes:
+        micro_batches: Indices of the samples that are computed at once.
+        tokens: Tokens of all its samples.
+        epoch: Passes over the data when the step is done.
+    """
+
+    micro_batches: list[list[int]]
+    tokens: int
+    epoch: float
+
+
+def plan_training(
+    recipe: Recipe,
+    lengths: Sequence[int],
+    weights: Sequence[float] | None = None,
+    *,
+    micro_batch_tokens: int | None = None,
+) -> list[Step]:
+    """Return the optimizer steps of a recipe, for samples of these lengths (see `plan_steps`)."""
+    return plan_steps(
+        lengths,
+        weights,
+        epochs=recipe.training.epochs,
+        steps=recipe.training.steps,
+        batch_tokens=recipe.local.batch_tokens,
+        micro_batch_tokens=recipe.local.micro_batch_tokens or micro_batch_tokens,
+        seed=recipe.seed,
+    )
+
+
+def plan_steps(
+    lengths: Sequence[int],
+    weights: Sequence[float] | None = None,
+    *,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_tokens: int,
+    micro_batch_tokens: int | None = None,
+    seed: int = 0,
+) -> list[Step]:
+    """Return the optimizer steps of a run.
+
+    Args:
+        lengths: Tokens of each sample.
+        weights: How often each sample is seen in an epoch, 1 where absent. With 0.5 each is seen
+            every other epoch, half of them in each.
+        epochs: Passes over the data, fractions too; 3 where `steps` is absent as well.
+        steps: Optimizer steps, instead of `epochs`; the data are repeated as often as it takes.
+        batch_tokens: Most tokens of a step; a longer sample is a step of its own.
+        micro_batch_tokens: Most tokens computed at once (a longer sample is computed alone);
+            the whole step where absent.
+        seed: Seed of the order.
+
+    Raises:
+        ValueError: There is no sample, or both `epochs` and `steps` are given.
+    """
+    if not lengths or (weights is not None and not any(weights)):
+        raise ValueError("no samples to train on")
+    if epochs is not None and steps is not None:
+        raise ValueError("either epochs or steps, not both")
+    if steps is None:
+        epochs = DEFAULT_EPOCHS if epochs is None else epochs
+    planned: list[Step] = []
+    batch: list[int] = []
+    tokens, epoch_done = 0, 0.0
+
+    def close() -> None:
+        groups = _split(batch, lengths, micro_batch_tokens or batch_tokens)
+        planned.append(Step(groups, tokens, epoch_done))
+
+    for index, epoch_after in _stream(len(lengths), weights, epochs, seed):
+        if batch and tokens + lengths[index] > batch_tokens:
+            close()
+            if len(planned) == steps:
+                return planned
+            batch, tokens = [], 0
+        batch.append(index)
+        tokens += lengths[index]
+        epoch_done = epoch_after
+    close()
+    return planned
+
+
+def _stream(
+    count: int, weights: Sequence[float] | None, epochs: float | None, seed: int
+) -> Iterator[tuple[int, float]]:
+    """Yield sample indices in training order, each with the passes done once it is trained."""
+    phases = _phases(weights, seed) if weights is not None else None
+    epoch = 0
+    while epochs is None or epoch < epochs:
+        if weights is None or phases is None:
+            order = list(range(count))
+        else:
+            order = [
+                index
+                for index, (weight, phase) in enumerate(zip(weights, phases, strict=True))
+                for _ in range(
+                    math.floor((epoch + 1) * weight + phase) - math.floor(epoch * weight + phase)
+                )
+            ]
+        random.Random(f"{seed}/{epoch}").shuffle(order)  # noqa: S311 (an order, not a secret)
+        kept = len(order)
+        if epochs is not None and epochs < epoch + 1:
+            kept = max(round((epochs - epoch) * len(order)), 0 if epoch else 1)
+        for position, index in enumerate(order[:kept], 1):
+            yield index, epoch + position / len(order)
+        epoch += 1
+
+
+def _phases(weights: Sequence[float], seed: int) -> list[float]:
+    """Return when in its cycle each sample starts: evenly spread among those of one weight."""
+    groups: dict[float, list[int]] = {}
+    for index, weight in enumerate(weights):
+        groups.setdefault(weight, []).append(index)
+    phases = [0.0] * len(weights)
+    for weight, members in groups.items():
+        random.Random(f"{seed}/{weight}").shuffle(members)  # noqa: S311 (an order, not a secret)
+        for rank, index in enumerate(members):
+            phases[index] = rank / len(members)
+    return phases
+
+
+def _split(batch: list[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Split a step into as few micro-batches as fit, filled evenly (longest sample first)."""
+    total = sum(lengths[index] for index in batch)
+    by_length = sorted(range(len(batch)), key=lambda place: -lengths[batch[place]])
+    count = max(1, math.ceil(total / limit))
+    while True:
+        groups: list[list[int]] = [[] for _ in range(min(count, len(batch)))]
+        sizes = [0] * len(groups)
+        for place in by_length:
+            smallest = sizes.index(min(sizes))
+            groups[smallest].append(place)
+            sizes[smallest] += lengths[batch[place]]
+        if all(size <= limit or len(g) == 1 for size, g in zip(sizes, groups, strict=True)):
+            return [[batch[place] for place in sorted(group)] for group in groups]
+        count += 1

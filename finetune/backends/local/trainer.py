@@ -1,0 +1,229 @@
+"""The thin layer over TRL's SFTTrainer: packed rows in, chunked loss, exact weights.
+
+One item of the trainer's dataset is one optimizer step of the schedule. The trainer keeps its
+loop, its optimizer, its clipping and its saving; nothing of it is patched.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from finetune.backends.local.checkpoints import commit
+from finetune.backends.local.loss import packed_loss
+from finetune.backends.local.samples import Packed, collate_step
+from finetune.errors import TrainingError
+
+if TYPE_CHECKING:
+    from finetune.backends.local.schedule import Step
+    from finetune.progress import Progress
+    from finetune.recipe.tree import Recipe
+
+
+class PackedTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer on finished samples.
+
+    Args:
+        model: A model with adapters, its attention set to `attention.NAME`.
+        args: See `configure`.
+        samples: All samples of the run.
+        steps: The schedule.
+        callbacks: The trainer's callbacks.
+    """
+
+    loss_is_scaled_for_ga = True  # `compute_loss` divides by the whole step's items
+
+    def __init__(
+        self,
+        model: Any,
+        args: SFTConfig,
+        samples: Sequence[Packed],
+        steps: Sequence[Step],
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=lambda rows: collate_step(samples, steps[rows[0]["step"]]),
+            train_dataset=Dataset.from_dict({"step": range(len(steps))}),
+            # TRL asks for a tokenizer, though nothing is left to tokenize
+            processing_class=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())),
+            callbacks=list(callbacks),
+        )
+        self.processing_class = None  # so that none is saved into every checkpoint
+        self.remove_callback(PrinterCallback)
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run the micro-batches of one optimizer step, and stop before a loss that is no number."""
+        losses = [
+            super(PackedTrainer, self).training_step(model, batch, num_items_in_batch)
+            for batch in inputs["micro_batches"]
+        ]
+        loss = torch.stack(losses).sum()
+        if not math.isfinite(loss):
+            raise no_number(self.state.global_step + 1, f"the loss is {loss.item()}")
+        return loss
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        """Return the micro-batch's share of the step's mean loss, weighted by token."""
+        # The trainer opens autocast around the wrapped forward only, and this goes beside it.
+        with self.accelerator.autocast():
+            total = packed_loss(self.accelerator.unwrap_model(model), inputs)
+        return torch.div(total, num_items_in_batch)
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, Any]], device: torch.device
+    ) -> torch.Tensor:
+        return torch.tensor(sum(step["items"] for step in batch_samples), device=device)
+
+    def _send_telemetry(self) -> None:
+        """Send nothing: no run of ours is anybody else's business."""
+
+
+class Keeper(TrainerCallback):  # type: ignore[misc]
+    """Writes metrics, measures validation, commits checkpoints, and stops on a signal.
+
+    Args:
+        steps: The schedule.
+        every: Steps between two checkpoints; the last step is saved in any case.
+        keep: Committed checkpoints that stay.
+        identity: Written into each checkpoint.
+        measure: Returns the validation loss; None where there is nothing to validate on.
+        interrupted: Tells whether to save and stop after this step.
+        metric: Takes the figures of each step.
+        progress: Told of each step.
+
+    Attributes:
+        step: Last step done.
+        saving: The step whose checkpoint is being written, else None.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        every: int,
+        keep: int,
+        identity: dict[str, Any],
+        measure: Callable[[], float] | None,
+        interrupted: Callable[[], bool],
+        metric: Callable[..., None],
+        progress: Progress,
+    ) -> None:
+        self._steps, self._every, self._keep, self._identity = steps, every, keep, identity
+        self._measure, self._interrupted = measure, interrupted
+        self._metric, self._progress = metric, progress
+        self._tokens = list(itertools.accumulate(step.tokens for step in steps))
+        self.step = 0
+        self.saving: int | None = None
+
+    def on_step_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_pre_optimizer_step(self, _args: Any, state: Any, _control: Any, **kwargs: Any) -> None:
+        """Stop before a gradient that is no number reaches the weights."""
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        if not math.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise no_number(state.global_step + 1, "a gradient is no number")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure, and decide whether to save and to stop."""
+        self.step = state.global_step
+        self._seconds = time.perf_counter() - self._started
+        last = self.step == len(self._steps)
+        due = last or self.step % self._every == 0
+        self._validation = self._measure() if due and self._measure else None
+        control.should_training_stop = self._interrupted()
+        if due or control.should_training_stop:
+            control.should_save = True
+
+    def on_log(self, _args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
+        """Write the step's line of metrics."""
+        if "loss" not in logs:
+            return
+        step = self._steps[state.global_step - 1]
+        values = {
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "tokens_per_second": step.tokens / self._seconds,
+            "grad_norm": logs["grad_norm"],
+        }
+        if self._validation is not None:
+            values["validation_loss"] = self._validation
+        tokens = self._tokens[state.global_step - 1]
+        self._metric(step=state.global_step, epoch=step.epoch, tokens=tokens, **values)
+        self._progress("train", state.global_step, len(self._steps), **values)
+        self.saving = state.global_step if control.should_save else None  # comes next
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Commit what the trainer has saved."""
+        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        commit(saved, state.global_step, identity=self._identity, keep=self._keep)
+        self.saving = None
+
+
+def no_number(step: int, fact: str) -> TrainingError:
+    """Return the error of a step that went wrong in arithmetic."""
+    return TrainingError(
+        f"step {step}: {fact}",
+        hint="lower `training.learning_rate`; the last good checkpoint is kept",
+    )
+
+
+def configure(recipe: Recipe, steps: int, *, folder: Path, bf16: bool) -> SFTConfig:
+    """Return the trainer's arguments.
+
+    Args:
+        recipe: The recipe.
+        steps: Optimizer steps of the run.
+        folder: Where the trainer saves; checkpoints are committed from there.
+        bf16: Whether to compute in bfloat16.
+    """
+    training, local = recipe.training, recipe.local
+    return SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,  # one item is one step
+        gradient_accumulation_steps=1,
+        num_train_epochs=1,
+        train_sampling_strategy="sequential",  # the schedule has shuffled
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(training.warmup_fraction * steps),
+        weight_decay=training.weight_decay,
+        max_grad_norm=local.max_grad_norm,
+        optim="adamw_torch_fused",
+        seed=recipe.seed,
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        gradient_checkpointing=False,  # set on the model where it is wanted
+        save_strategy="no",  # the callback decides
+        eval_strategy="no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+        router_aux_loss_coef=0.0,  # the experts are frozen: attention alone is adapted
+    )

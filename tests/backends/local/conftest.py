@@ -1,0 +1,67 @@
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from finetune.backends.local.samples import pack
+from finetune.recipe.tree import Recipe
+
+VOCABULARY = 300
+
+
+def make_recipe(**local):
+    training = {"epochs": 2, "learning_rate": 1e-2, "weight_decay": 0.0}
+    local = {"batch_tokens": 200, "micro_batch_tokens": 100, "save_every": 2} | local
+    return Recipe.model_validate(
+        {
+            "model": "tiny",
+            "data": {"train": [{"path": "x"}]},
+            "training": training,
+            "local": local,
+        }
+    )
+
+
+def make_samples(count, *, seed=0, weighted=False):
+    """Samples of 8 to 60 tokens, of which the later part is trained."""
+    draw = random.Random(seed)
+    samples = []
+    for _ in range(count):
+        ids = [draw.randrange(VOCABULARY) for _ in range(draw.randint(8, 60))]
+        asked = draw.randint(2, len(ids) - 2)
+        weights = None
+        if weighted:
+            weights = [0.0] * asked + [draw.choice([0.25, 0.5, 1.0]) for _ in ids[asked:]]
+        sample = SimpleNamespace(
+            input_ids=ids, labels=[-100] * asked + ids[asked:], weights=weights
+        )
+        samples.append(sample)
+    return samples
+
+
+def make_model(**shape):
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        **{"sliding_window": None, **shape},
+    )
+    return MistralForCausalLM(config)
+
+
+@pytest.fixture
+def samples():
+    return [pack(sample) for sample in make_samples(12)]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "checkpoints"
