@@ -42,7 +42,10 @@ class HuggingFaceTokenizer(Tokenizer):
         except ImportError:
             raise MissingExtra("local", "tokenizers") from None
         path = folder / "tokenizer.json"
-        self._model = tokenizers.Tokenizer.from_file(str(path))
+        try:
+            self._model = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise UsageError(f"{path}: not a tokenizer file of Hugging Face's") from error
         self._model.no_truncation()
         self._model.no_padding()
         added = self._model.get_added_tokens_decoder().items()
@@ -140,7 +143,7 @@ class HuggingFaceTokenizer(Tokenizer):
             weights += [0.0] * (len(inside) - trained)
             done = len(end)
         if ids != self._encode(whole):
-            raise _unfaithful(spans[-1][0], "tokens run over the beginning or end of an answer")
+            raise _unfaithful(spans[-1][0], "tokens reach over an answer's edge")
         plain = all(answer.weight == 1 for answer, _, _ in spans)
         starts = tuple(answer.start for answer, _, _ in spans)
         return Sample(ids, labels, None if plain else weights, spans[-1][0].stop, starts)

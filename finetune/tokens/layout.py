@@ -10,13 +10,14 @@ Only `load_tokenizer` imports this module: mistral-common takes 0.6 s.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from mistral_common.exceptions import MistralCommonException
 from mistral_common.protocol.instruct import chunk, messages, tool_calls
-from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.protocol.instruct.request import ChatCompletionRequest, InstructRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from msgspec import UNSET
 
@@ -28,7 +29,6 @@ from finetune.records import (
     TextChunk,
     ThinkChunk,
     ToolCall,
-    ToolMessage,
     Tools,
     UserMessage,
 )
@@ -65,35 +65,38 @@ class Layout:
 
     def __init__(self, mistral: MistralTokenizer[Any, Any, Any, Any, Any]) -> None:
         self._validator = mistral._chat_completion_request_validator  # noqa: SLF001
-        self._normalizer = mistral._instruct_request_normalizer  # noqa: SLF001
-        self._handles = _Handles(mistral.instruct_tokenizer.tokenizer)
+        self._normalizer: Any = copy.copy(mistral._instruct_request_normalizer)  # noqa: SLF001
+        vars(self._normalizer).update(
+            _user_message_class=_User,
+            _system_message_class=_System,
+            _assistant_message_class=_Assistant,
+            _tool_message_class=_Result,
+            _instruct_request_class=_Request,
+        )
         encoder = mistral.instruct_tokenizer
+        self._handles = _Handles(encoder.tokenizer)
         marked: Any = type("Marked", (_Marked, type(encoder)), {})
         self._encoder: Any = marked.__new__(marked)  # its __init__ would ask for a Tekkenizer
         vars(self._encoder).update(vars(encoder), tokenizer=self._handles)
         self._tools: dict[bytes, list[tool_calls.Tool]] = {}
+        self._request: Any = ChatCompletionRequest[Any](messages=[])
 
     def outline(
-        self, conversation: Sequence[Message], tools: Tools = UNSET, *, bare: int | None = None
+        self, conversation: Sequence[messages.BaseMessage], tools: Tools, *, bare: bool = False
     ) -> Outline:
         """Return the outline of a conversation.
 
         Args:
-            conversation: The messages.
+            conversation: What `convert` makes of its messages.
             tools: The tools that it declares.
-            bare: Index from which on calls carry no id, as Mistral trains them.
+            bare: The calls of the last answer carry no id, as Mistral trains them.
 
         Raises:
             DataError: This version cannot encode it (`encoding`).
         """
-        bare = len(conversation) if bare is None else bare
-        converted = [
-            _convert(message, index, has_ids=index < bare)
-            for index, message in enumerate(conversation)
-        ]
-        request: Any = ChatCompletionRequest.model_construct(
-            messages=converted, tools=self._convert_tools(tools)
-        )
+        request = self._request
+        request.messages = _strip_ids(conversation) if bare else conversation
+        request.tools = self._convert_tools(tools)
         texts: list[str] = []
         self._handles.texts = texts
         try:
@@ -103,23 +106,27 @@ class Layout:
             raise _refusal(error) from None
         return Outline(marks, texts)
 
-    def validate(self, conversation: Sequence[Message], tools: Tools, *, bare_calls: bool) -> None:
+    def validate(
+        self, conversation: Sequence[messages.BaseMessage], tools: Tools, *, bare: bool
+    ) -> None:
         """Check what mistral-common checks of a conversation to train on.
 
         Args:
-            conversation: The messages.
+            conversation: What `convert` makes of its messages.
             tools: The tools that it declares.
-            bare_calls: The last message's calls are trained without ids, so none are needed.
+            bare: The last answer's calls are trained without ids, so none are needed.
 
         Raises:
             DataError: It refuses the conversation or its tools (`encoding`).
         """
-        converted = [_convert(m, i, has_ids=True) for i, m in enumerate(conversation)]
-        if bare_calls and converted:  # v11 would take several missing ids for the same one
-            for number, call in enumerate(getattr(converted[-1], "tool_calls", None) or []):
-                call.id = f"{number:09d}" if call.id == NO_ID else call.id
+        checked: list[Any] = list(conversation)
+        if bare and isinstance(checked[-1], _Assistant) and checked[-1].tool_calls:
+            # v11 would take several missing ids for the same one
+            calls = enumerate(checked[-1].tool_calls)
+            named = [_with_id(c, f"{i:09d}" if c.id == NO_ID else c.id) for i, c in calls]
+            checked[-1] = _Assistant(checked[-1].content, named)
         try:
-            self._validator.validate_messages(converted)
+            self._validator.validate_messages(checked)
         except _REFUSALS as error:
             raise _refusal(error) from None
         self._convert_tools(tools)
@@ -169,37 +176,94 @@ class _Marked:
         return [OPEN, *ids, CLOSE]
 
 
-def _convert(message: Message, index: int, *, has_ids: bool) -> Any:
-    # `model_construct`: the record is typed already, and pydantic would check it again.
-    if isinstance(message, UserMessage):
-        return messages.UserMessage.model_construct(content=_content(message.content, index))
-    if isinstance(message, AssistantMessage):
-        calls = message.tool_calls
-        return messages.AssistantMessage.model_construct(
-            content=None if message.content is UNSET else _content(message.content, index),
-            tool_calls=[_call(c, has_ids=has_ids) for c in calls] if calls else None,
+def _fill(model: Any, **values: Any) -> None:
+    # What `model_construct` does, but for working every default out again (10 µs a message).
+    object.__setattr__(model, "__dict__", values)
+    object.__setattr__(model, "__pydantic_fields_set__", set())
+    object.__setattr__(model, "__pydantic_extra__", None)
+    object.__setattr__(model, "__pydantic_private__", None)
+
+
+# mistral-common's messages without pydantic's checks: a record is typed already. `weight` is None:
+# its normalizer would not join messages of different weights, which `answers` refuses before.
+class _User(messages.UserMessage):
+    def __init__(self, content: Any) -> None:
+        _fill(self, role="user", content=content, weight=None)
+
+
+class _System(messages.SystemMessage):
+    def __init__(self, content: Any) -> None:
+        _fill(self, role="system", content=content, weight=None)
+
+
+class _Assistant(messages.AssistantMessage):
+    def __init__(self, content: Any, tool_calls: Any = None, prefix: bool = False) -> None:
+        _fill(
+            self,
+            role="assistant",
+            content=content,
+            tool_calls=tool_calls,
+            prefix=prefix,
+            weight=None,
         )
+
+
+class _Result(messages.ToolMessage):
+    def __init__(self, content: Any, tool_call_id: str | None, name: str | None) -> None:
+        _fill(self, role="tool", content=content, tool_call_id=tool_call_id, name=name, weight=None)
+
+
+class _Request(InstructRequest[Any, Any]):
+    def __init__(self, **values: Any) -> None:
+        _fill(self, **values, truncate_at_max_tokens=None)
+
+
+def convert(conversation: Sequence[Message]) -> list[messages.BaseMessage]:
+    """Return messages as mistral-common's.
+
+    Raises:
+        DataError: One holds an image (`image`).
+    """
+    return [_convert(message, index) for index, message in enumerate(conversation)]
+
+
+def _convert(message: Message, index: int) -> messages.BaseMessage:
+    if isinstance(message, UserMessage):
+        return _User(_content(message.content, index))
+    if isinstance(message, AssistantMessage):
+        content = None if message.content is UNSET else _content(message.content, index)
+        return _Assistant(content, [_call(c) for c in message.tool_calls or []] or None)
     if isinstance(message, SystemMessage):
-        return messages.SystemMessage.model_construct(content=_content(message.content, index))
-    return _convert_result(message, index)
-
-
-def _convert_result(message: ToolMessage, index: int) -> messages.ToolMessage:
-    return messages.ToolMessage.model_construct(
-        content=_content(message.content, index),
-        tool_call_id=None if message.tool_call_id is UNSET else message.tool_call_id,
-        name=None if message.name is UNSET else message.name,
+        return _System(_content(message.content, index))
+    return _Result(
+        _content(message.content, index),
+        None if message.tool_call_id is UNSET else message.tool_call_id,
+        None if message.name is UNSET else message.name,
     )
 
 
-def _call(call: ToolCall, *, has_ids: bool) -> tool_calls.ToolCall:
-    identifier = call.id if has_ids and call.id is not UNSET else NO_ID
+def _call(call: ToolCall) -> tool_calls.ToolCall:
     arguments: Any = call.function.arguments  # an object becomes a JSON text there
-    function = tool_calls.FunctionCall(
-        name=call.function.name,
-        arguments=arguments,
-    )
+    function = tool_calls.FunctionCall(name=call.function.name, arguments=arguments)
+    identifier = NO_ID if call.id is UNSET else call.id
     return tool_calls.ToolCall.model_construct(id=identifier, function=function)
+
+
+def _with_id(call: tool_calls.ToolCall, identifier: str) -> tool_calls.ToolCall:
+    return tool_calls.ToolCall.model_construct(id=identifier, function=call.function)
+
+
+def _strip_ids(conversation: Sequence[messages.BaseMessage]) -> list[messages.BaseMessage]:
+    """Take the ids off the calls of the last answer, which may be several messages."""
+    stripped = list(conversation)
+    for index in range(len(stripped) - 1, -1, -1):
+        message = stripped[index]
+        if not isinstance(message, _Assistant):
+            break
+        if message.tool_calls:
+            calls = [_with_id(call, NO_ID) for call in message.tool_calls]
+            stripped[index] = _Assistant(message.content, calls)
+    return stripped
 
 
 def _content(content: str | Sequence[Any], index: int) -> str | list[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from finetune.catalog import SHIPPED, find_model, shipped_file, suggest_model
-from finetune.errors import MissingExtra, UsageError
+from finetune.errors import FinetuneError, MissingExtra, UsageError
 from finetune.files import digest, read_json
 from finetune.tokens import embedded
 from finetune.tokens.tokenizer import Tokenizer
@@ -127,13 +127,15 @@ def _load(path: Path, name: str, _modified: int, _size: int) -> Tokenizer:
             f"{path}: not a tokenizer file by its name",
             hint="tekken files are named `tekken….json`, Hugging Face's `tokenizer.json`",
         )
+    from mistral_common.exceptions import MistralCommonException
+
     from finetune.tokens.mistral import MistralFileTokenizer
 
     try:
         return MistralFileTokenizer(path, name=name, sha256=digest(path))
-    except _UNREADABLE as error:
-        if isinstance(error, UsageError):
-            raise
+    except FinetuneError:
+        raise
+    except (MistralCommonException, *_UNREADABLE) as error:
         raise UsageError(
             f"{path}: not a tokenizer file that mistral-common reads: {type(error).__name__}",
             hint="the version stands in `config.version` (tekken) or in the file's name (`.v3`)",

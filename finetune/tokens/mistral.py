@@ -15,14 +15,22 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from msgspec import UNSET
 
-from finetune.errors import DataError, FinetuneError
+from finetune.errors import DataError, FinetuneError, UsageError
 from finetune.records import AssistantMessage, ChatRecord, Message, Record, TextRecord, Tools
 from finetune.tokens.answers import Part, split_record
 from finetune.tokens.engines import Engine, SentencePiece, Tekken
-from finetune.tokens.layout import CLOSE, OPEN, Layout, Outline, text_index
+from finetune.tokens.layout import CLOSE, OPEN, Layout, Outline, convert, text_index
 from finetune.tokens.parsing import Controls, parse_answer
 from finetune.tokens.selfcheck import check_ids
 from finetune.tokens.tokenizer import IGNORED, Sample, Tokenizer
+
+# A SentencePiece file of another version gives `<unk>` for control tokens, without a word.
+_NEEDED = {
+    SpecialTokens.begin_inst: 2,
+    SpecialTokens.tool_calls: 2,
+    SpecialTokens.begin_system: 7,
+    SpecialTokens.args: 11,
+}
 
 
 class MistralFileTokenizer(Tokenizer):
@@ -37,15 +45,21 @@ class MistralFileTokenizer(Tokenizer):
     def __init__(self, path: Path, *, name: str, sha256: str) -> None:
         mistral = MistralTokenizer.from_file(path, mode=ValidationMode.finetuning)
         self._raw: Any = mistral.instruct_tokenizer.tokenizer
+        self.version = str(mistral.version.value)
+        self._number = int(self.version.removeprefix("v"))
+        for control, since in _NEEDED.items():
+            if self._number >= since and self._control(control) is None:
+                raise UsageError(
+                    f"{path}: no control token `{control.value}`, which {self.version} needs",
+                    hint="the file's version is not the one in its name",
+                )
         self._layout = Layout(mistral)
         self._engine: Engine = (
             Tekken(self._raw) if isinstance(self._raw, Tekkenizer) else SentencePiece(self._raw)
         )
         self.name = name
         self.sha256 = sha256
-        self.version = str(mistral.version.value)
-        self._number = int(self.version.removeprefix("v"))
-        self._bare_calls = 3 <= self._number <= 11  # calls are trained without their random id
+        self._bare = 3 <= self._number <= 11  # calls are trained without their random id
         self.vocab_size = self._raw.n_words
         self.bos_id = self._raw.bos_id
         self.eos_id = self._raw.eos_id
@@ -63,9 +77,14 @@ class MistralFileTokenizer(Tokenizer):
     def encode_chat(self, record: ChatRecord) -> list[Sample]:
         """Return the samples of a conversation: ids as `encode_chat_completion` gives them."""
         parts = split_record(record, self._number)
-        self._layout.validate(record.messages, record.tools, bare_calls=self._bare_calls)
+        messages = convert(record.messages)
+        self._layout.validate(messages, record.tools, bare=self._bare)
         known: dict[str, list[int]] = {}
-        return [self._sample(self._outline(record, part), part, known) for part in parts]
+        samples = []
+        for part in parts:
+            outline = self._outline(messages, part, record.tools)
+            samples.append(self._sample(outline, part, known))
+        return samples
 
     def text_ids(self, text: str) -> list[int]:
         """Return the ids of a text on its own, without BOS and EOS; controls stay plain text."""
@@ -73,7 +92,7 @@ class MistralFileTokenizer(Tokenizer):
 
     def encode_prompt(self, messages: Sequence[Message], tools: Tools = UNSET) -> list[int]:
         """Return the ids up to where the next assistant message starts."""
-        outline = self._layout.outline(messages, tools)
+        outline = self._layout.outline(convert(messages), tools)
         ids: list[int] = []
         for mark in outline.marks:
             if mark >= 0:
@@ -122,20 +141,16 @@ class MistralFileTokenizer(Tokenizer):
             number = numbers.setdefault(record.text, len(numbers))
             tally.texts, tally.trained_texts = [number], [number]
         elif isinstance(record, ChatRecord):
-            for part in split_record(record, self._number):
-                tally.add(self._outline(record, part), part, numbers)
+            parts = split_record(record, self._number)
+            messages = convert(record.messages)
+            for part in parts:
+                tally.add(self._outline(messages, part, record.tools), part, numbers)
         else:
             self.encode(record)  # raises: it has no samples
         return tally
 
-    def _outline(self, record: ChatRecord, part: Part) -> Outline:
-        messages = record.messages[: part.stop]
-        bare = None
-        if self._bare_calls:
-            bare = part.stop
-            while bare and isinstance(messages[bare - 1], AssistantMessage):
-                bare -= 1
-        return self._layout.outline(messages, record.tools, bare=bare)
+    def _outline(self, messages: Sequence[Any], part: Part, tools: Tools) -> Outline:
+        return self._layout.outline(messages[: part.stop], tools, bare=self._bare)
 
     def _sample(self, outline: Outline, part: Part, known: dict[str, list[int]]) -> Sample:
         ids: list[int] = []
