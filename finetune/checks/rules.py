@@ -45,7 +45,23 @@ class Rule(NamedTuple):
         return "warning" if target in self.warnings else None
 
 
+def _row(name: str, summary: str) -> Rule:
+    return Rule(name, summary, kinds=())
+
+
 _TABLE = (
+    # raw rows, before they are records
+    _row("empty-file", "a file holds at least one row"),
+    _row("truncated", "a file ends where its last row ends, and compressed data are whole"),
+    _row("table", "quotes and line ends of a table follow RFC 4180"),
+    _row("ragged-row", "a row of a table has as many cells as the header"),
+    _row("duplicate-column", "each column of a table has its own name"),
+    _row("second-list", "a JSON document holds one list of rows"),
+    _row("tools-text", "declared tools that are a text are JSON"),
+    _row("call-text", "a tool call that is a text is JSON"),
+    _row("result-without-call", "a tool result follows the call that it answers"),
+    _row("duplicate", "a record stands once: an equal one came before it"),
+    _row("held-out", "no training record equals a validation or evaluation record"),
     # the line
     Rule("utf-8", "a line is UTF-8 text: without other encodings, NUL bytes or lone surrogates"),
     Rule("bom", "no byte order mark: readers take it for a character", fix="strip-bom"),

@@ -39,7 +39,7 @@ def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | No
     source = Detection("alpaca", "chat", dict(columns), "keys `instruction` and `output`")
     needed = {source.column("instruction"), source.column("output")}
     fitting = sum(isinstance(row, dict) and needed <= row.keys() for row in rows)
-    return source if 2 * fitting > len(rows) else None
+    return source if 2 * fitting >= len(rows) else None
 
 
 def convert(value: Any, source: Detection) -> list[Record]:

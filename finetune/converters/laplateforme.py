@@ -24,10 +24,10 @@ FIELDS = ()
 
 
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
-    """Return how `rows` are read, when most of them are of one kind."""
+    """Return how `rows` are read, when at least half of them are of one kind."""
     kinds = Counter(kind_of(row) for row in rows)
     kind, count = kinds.most_common(1)[0]
-    if kind is None or columns or 2 * count <= len(rows):
+    if kind is None or columns or 2 * count < len(rows):
         return None
     if kind == "chat" and openai.recognise(rows, {}):
         return None  # it needs rewriting first

@@ -42,7 +42,7 @@ def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | No
     """Return how `rows` are read, when they are OpenAI's and not already La Plateforme's."""
     source = Detection("openai", "chat", dict(columns))
     fitting = [row for row in rows if _has_messages(row, source.column("messages"))]
-    if 2 * len(fitting) <= len(rows):
+    if 2 * len(fitting) < len(rows):
         return None
     for row in fitting:
         if sign := _sign(row, row[source.column("messages")]):

@@ -60,7 +60,7 @@ _ROLES = {
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
     """Return how `rows` are read, when they are ShareGPT's."""
     for key in [columns["conversations"]] if "conversations" in columns else _KEYS:
-        if 2 * sum(_fits(row, key) for row in rows) > len(rows):
+        if 2 * sum(_fits(row, key) for row in rows) >= len(rows):
             found = {"conversations": key, **columns}
             return Detection("sharegpt", "chat", found, f"`{key}` of objects with `from`, `value`")
     return None

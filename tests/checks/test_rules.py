@@ -18,7 +18,8 @@ def findings(target, kind, value):
 
 
 def test_every_rule_has_cases():
-    assert CASES.keys() | ELSEWHERE == RULES.keys()
+    of_records = {name for name, rule in RULES.items() if rule.kinds}  # the others are of rows
+    assert CASES.keys() | ELSEWHERE == of_records
 
 
 @pytest.mark.parametrize("name", CASES)

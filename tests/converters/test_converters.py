@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune import records
+from finetune.checks import RULES
 from finetune.converters import CONVERTERS, ConvertError, Detection, detect
 from finetune.errors import UsageError
 
@@ -45,6 +46,11 @@ def test_case(folder):
         )
         for record in made:  # what is written can be read again
             assert records.decode(source.kind, records.encode(record)) == record
+
+
+def test_every_rule_of_an_error_can_be_explained():
+    rules = {load(path)["rule"] for path in CASES.glob("*/*/error.json")}
+    assert rules <= RULES.keys()
 
 
 @pytest.mark.parametrize("name", CONVERTERS)

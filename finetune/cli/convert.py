@@ -1,0 +1,130 @@
+"""`finetune convert`: raw files → La Plateforme JSONL."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finetune.cli.console import Console, output_options
+from finetune.errors import DataError, UsageError
+from finetune.files import AtomicFile
+from finetune.text import plural, safe
+
+if TYPE_CHECKING:
+    from finetune.checks import Finding
+    from finetune.corpus import Converted
+
+_SHOWN = 20  # findings printed of each rule
+
+
+@click.command("convert")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
+@click.option("--from", "source", metavar="FORMAT", help="The format; else it is detected.")
+@click.option("--kind", help="Kind of the records: chat, text, classifier, …")
+@click.option("--columns", metavar="A=B,…", help="Which column holds what: user=question,…")
+@click.option(
+    "--to", "target", type=click.Choice(["laplateforme"]), default="laplateforme", hidden=True
+)
+@click.option("-o", "--output", required=True, help="The JSONL file; - is stdout.")
+@output_options
+def command(
+    inputs: tuple[str, ...],
+    *,
+    source: str | None,
+    kind: str | None,
+    columns: str | None,
+    target: str,  # noqa: ARG001 (one form so far)
+    output: str,
+    console: Console,
+) -> None:
+    """Convert files, folders or globs to La Plateforme JSONL; - is stdin.
+
+    Every valid record is written. Where rows had to be left out, their places and rules go to
+    stderr and the exit code is 3.
+    """
+    from finetune.checks import Checker
+    from finetune.corpus import Reading, convert_files
+
+    if output == "-" and console.json:
+        raise UsageError("--json: stdout holds the records already", hint="name a file with -o")
+    left_out: Counter[str] = Counter()
+
+    def report(finding: Finding) -> None:
+        left_out[finding.rule] += 1
+        if left_out[finding.rule] <= _SHOWN:
+            click.echo(safe(str(finding)), err=True)
+
+    reading = Reading(source, kind, _columns(columns))
+    with _open_output(output) as file, console.progress() as progress:
+        done = convert_files(
+            _open_inputs(inputs, output),
+            file.write,
+            reading,
+            make_check=lambda kind: Checker(kind).check_record,
+            reject=report,
+            progress=progress,
+        )
+    _tell(console, done, left_out, output)
+
+
+def _columns(text: str | None) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    for name, equals, column in pairs:
+        if not (name and equals and column):
+            raise UsageError(
+                "--columns: is not a=b,c=d", hint="for example: user=question,assistant=answer"
+            )
+    return {name.strip(): column for name, _, column in pairs}
+
+
+def _open_inputs(inputs: tuple[str, ...], output: str) -> Iterator[tuple[str, Any]]:
+    from finetune.corpus import find_files
+
+    for text in inputs:
+        if text == "-":
+            yield "stdin", open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115 (the reader closes it)
+            continue
+        for file in find_files(Path(text))[0]:
+            if output != "-" and file.path.resolve() == Path(output).resolve():
+                raise UsageError(f"{file.path}: is input and output", hint="name another file")
+            yield str(file.path), open(file.path, "rb")  # noqa: SIM115 (the reader closes it)
+
+
+def _open_output(output: str) -> AbstractContextManager[Any]:
+    return nullcontext(sys.stdout.buffer) if output == "-" else AtomicFile(Path(output))
+
+
+def _tell(console: Console, done: Converted, left_out: Counter[str], output: str) -> None:
+    account = done.account
+    formats, kinds = (
+        ", ".join(dict.fromkeys(facts[key] for facts in done.files.values()))
+        for key in ("format", "kind")
+    )
+    console.emit({**account.to_dict(), "format": formats, "kind": kinds})
+    for name, facts in done.files.items():
+        console.say(f"{name}: {facts['container']}, {facts['format']}: {facts['reason']}")
+        if facts["byte_order_mark"]:
+            console.say(f"{name}: a byte order mark was left out")
+    for key, count in sorted(account.unused.items()):
+        console.say(f"`{safe(key, 80)}` was not used ({plural(count, 'row')})")
+    for rule, count in sorted(left_out.items()):
+        if count > _SHOWN:
+            click.echo(f"and {count - _SHOWN:,} more  [{rule}]", err=True)
+    written = plural(account.records["written"], "record")
+    console.say(f"{written} of {plural(account.rows['read'], 'row')}")
+    if output != "-":
+        console.name(output)
+        console.next(f"finetune validate {shlex.quote(output)}")
+    if account.lost_rows:
+        raise DataError(
+            f"{plural(account.lost_rows, 'row')} of {account.rows['read']:,} rejected;"
+            f" {written} written",
+            hint=f"`finetune explain {next(iter(left_out))}` says more",
+        )

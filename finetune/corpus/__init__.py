@@ -1,0 +1,20 @@
+"""The corpus: sources → rows → records → dataset. The one reader of raw data files."""
+
+from __future__ import annotations
+
+from finetune.corpus.conversion import Account, Converted, Reading, convert_files
+from finetune.corpus.dataset import Dataset, TrainFile
+from finetune.corpus.preparation import prepare
+from finetune.corpus.sources import SourceFile, find_files
+
+__all__ = [
+    "Account",
+    "Converted",
+    "Dataset",
+    "Reading",
+    "SourceFile",
+    "TrainFile",
+    "convert_files",
+    "find_files",
+    "prepare",
+]

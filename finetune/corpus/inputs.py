@@ -1,0 +1,110 @@
+"""Inputs: the sources of a recipe as they are found on disk, and what identifies them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finetune import __version__
+from finetune.corpus.sources import SourceFile, find_files
+from finetune.corpus.split import Side
+from finetune.errors import DataError
+from finetune.files import digest, slug
+from finetune.methods import METHODS
+from finetune.recipe import Recipe, Source
+
+
+class Input(NamedTuple):
+    """A source with its files as they were found.
+
+    Attributes:
+        name: Unique among the sources, fit for a file name.
+        source: What the recipe says.
+        side: VALIDATION where the recipe names validation sources.
+        files: In the order in which they are read.
+        digests: SHA-256 of each file.
+        left_out: Files of a folder that are no data.
+    """
+
+    name: str
+    source: Source
+    side: Side
+    files: list[SourceFile]
+    digests: list[str]
+    left_out: list[str]
+
+    def check_unchanged(self, number: int) -> None:
+        """Make sure that a file still is what it was when its digest was taken.
+
+        Raises:
+            DataError: It changed, so that nobody knows what was read.
+        """
+        file = self.files[number]
+        if not file.path.is_file() or digest(file.path) != self.digests[number]:
+            raise DataError(
+                "changed while it was read",
+                file=file.name,
+                hint="run again when nothing writes to it",
+            )
+
+
+def find_inputs(recipe: Recipe) -> list[Input]:
+    """Return the validation sources, then the training sources.
+
+    Raises:
+        UsageError: One of them is not there.
+    """
+    validation = recipe.data.validation
+    wanted = [(source, Side.TRAIN) for source in recipe.data.train]
+    if isinstance(validation, list):
+        wanted = [(source, Side.VALIDATION) for source in validation] + wanted
+    inputs: list[Input] = []
+    for source, side in wanted:
+        files, left_out = find_files(source.path)
+        digests = [digest(file.path) for file in files]
+        name = _free_name(source.path, {one.name for one in inputs})
+        inputs.append(Input(name, source, side, files, digests, left_out))
+    return inputs
+
+
+def _free_name(path: Path, taken: set[str]) -> str:
+    name = first = slug(path.name.split(".")[0])
+    count = 1
+    while name in taken:
+        count += 1
+        name = f"{first}-{count}"
+    return name
+
+
+def describe(recipe: Recipe, inputs: list[Input], target: str) -> dict[str, Any]:
+    """Return all that decides about the bytes of a dataset, and no path of this machine.
+
+    Args:
+        recipe: Its data section.
+        inputs: Names and digests of its files.
+        target: What the records are checked against.
+    """
+    data = recipe.data.model_dump(mode="json", exclude={"train", "validation"})
+    if not isinstance(recipe.data.validation, list):
+        data["validation"] = recipe.data.validation
+    return {
+        "version": __version__,
+        "name": recipe.name,
+        "kind": METHODS[recipe.method].record,
+        "target": target,
+        "seed": recipe.seed,
+        "data": data,
+        "evaluation": recipe.evaluation.data,
+        "inputs": [
+            {
+                "name": one.name,
+                "split": one.side.name.lower(),
+                **one.source.model_dump(mode="json", exclude={"path"}),
+                "files": [
+                    {"name": file.name, "bytes": file.path.stat().st_size, "sha256": sha256}
+                    for file, sha256 in zip(one.files, one.digests, strict=True)
+                ],
+            }
+            for one in inputs
+        ],
+    }

@@ -1,0 +1,138 @@
+"""`finetune convert` and `finetune prepare` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
+RECORD = {
+    "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    def call(*arguments, stdin=b"", limit=None):
+        command = [sys.executable, "-m", "finetune", *map(str, arguments)]
+        if limit is not None:
+            command = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "-", *command]
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    return call
+
+
+def test_convert_writes_every_valid_record_and_exits_3_for_the_others(run, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(SHAREGPT) + '\n{"conversations": 3}\n')
+    (tmp_path / "b.csv").write_text("prompt;completion;id\nHi;Hello;1\nBye;;2\n")
+    done = run("convert", "a.jsonl", "b.csv", "-o", "out.jsonl")
+    assert done.returncode == 3
+    out = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in out] == [RECORD, RECORD]
+    words = done.stderr.decode()
+    assert "a.jsonl:2: conversations: expected a list, got a number  [type]" in words
+    assert "b.csv:3: messages[1]: neither content nor tool calls  [empty-assistant]" in words
+    assert "b.csv: CSV, pairs: columns `prompt` and `completion`" in words
+    assert "`id` was not used (2 rows)" in words
+    assert "error: 2 rows of 4 rejected; 2 records written" in words
+    assert done.stdout == b""
+
+
+def test_convert_tells_its_account_as_json(run, tmp_path):
+    (tmp_path / "a.csv").write_text("frage,antwort\nHi,Hello\n")
+    done = run("convert", "a.csv", "--columns", "user=frage,assistant=antwort", "--json", "-o", "o")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {
+        "rows": {"read": 1, "converted": 1, "rejected": 0},
+        "records": {"made": 1, "written": 1, "rejected": 0, "removed": 0},
+        "by_rule": {},
+        "warnings": {},
+        "unused": {},
+        "format": "pairs",
+        "kind": "chat",
+    }
+    assert done.stderr == b""
+
+
+def test_convert_reads_stdin_and_writes_stdout(run):
+    rows = json.dumps([SHAREGPT, SHAREGPT]).encode()
+    done = run("convert", "-", "--from", "sharegpt", "-o", "-", stdin=rows)
+    assert done.returncode == 0
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [RECORD, RECORD]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["missing.csv", "-o", "o"], 2, "error: missing.csv: no such file or folder"),
+        (["empty.csv", "-o", "o"], 3, "error: empty.csv: the file is empty  [empty-file]"),
+        (["a.pdf", "-o", "o"], 2, "error: a.pdf: unknown format: it looks like a PDF document"),
+        (["a.csv", "-o", "o"], 2, "error: a.csv: unknown format: there are `x`, `y`"),
+        (["a.csv", "-o", "a.csv"], 2, "error: a.csv: is input and output"),
+        (["a.csv", "--from", "csv", "-o", "o"], 2, "error: csv: unknown format"),
+        (["a.csv", "--columns", "user", "-o", "o"], 2, "error: --columns: is not a=b,c=d"),
+        (
+            ["a.csv", "--columns", "user=z,assistant=y", "-o", "o"],
+            2,
+            "error: a.csv: columns.user: no column `z`: there are `x`, `y`",
+        ),
+        (["a.csv", "--json", "-o", "-"], 2, "error: --json: stdout holds the records already"),
+    ],
+)
+def test_convert_says_what_is_wrong_with_its_input(run, tmp_path, arguments, code, message):
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    done = run("convert", *arguments)
+    assert done.returncode == code
+    assert done.stderr.decode().startswith(message)
+    assert not (tmp_path / "o").exists()
+    assert (tmp_path / "a.csv").read_text() == "x,y\n1,2\n"
+
+
+def test_full_disk_leaves_nothing_half_written(run, tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        "".join(f'{{"prompt": "{i}", "completion": "{i}"}}\n' for i in range(3000))
+    )
+    (tmp_path / "r.yaml").write_text("model: smollm2-135m\ndata: {train: [{path: a.jsonl}]}\n")
+    for command in (["convert", "a.jsonl", "-o", "out.jsonl"], ["prepare", "r.yaml"]):
+        done = run(*command, limit=64)
+        assert done.returncode == 1
+        assert b"disk full: nothing half-written was kept" in done.stderr
+        assert not (tmp_path / "out.jsonl").exists()
+        assert not list(tmp_path.glob("datasets/*"))
+        assert not list(tmp_path.glob("**/.*tmp*"))
+
+
+def test_prepare_shows_the_account_and_is_quick_the_second_time(run, tmp_path):
+    rows = [json.dumps(SHAREGPT), json.dumps(SHAREGPT), '{"conversations": null}']
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    (tmp_path / "r.yaml").write_text(
+        "model: smollm2-135m\ndata: {train: [{path: a.jsonl}], validation: 0}\n"
+    )
+    done = run("prepare", "r.yaml")
+    assert done.returncode == 3
+    assert b"1 row of 3 rejected" in done.stderr
+    assert b"-s data.max_rejected=0.334" in done.stderr
+    first = run("prepare", "r.yaml", "-s", "data.max_rejected=0.334")
+    assert first.returncode == 0
+    assert "rows     3 read = 2 converted + 1 rejected" in first.stdout.decode()
+    assert "records  2 made = 1 written + 0 rejected + 1 removed" in first.stdout.decode()
+    again = run("prepare", "r.yaml", "-s", "data.max_rejected=0.334", "--json")
+    manifest = json.loads(again.stdout)
+    assert manifest["by_rule"] == {"duplicate": 1, "null": 1}
+    quiet = run("prepare", "r.yaml", "-s", "data.max_rejected=0.334", "-q")
+    assert quiet.stdout.decode().strip() == manifest["folder"]

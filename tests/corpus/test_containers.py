@@ -1,0 +1,238 @@
+"""Rows out of whatever holds them: whole ones counted, broken ones named, memory bounded."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.checks import RULES
+from finetune.corpus.containers import open_container
+from finetune.errors import DataError, UsageError
+from finetune.files import MAX_LINE_BYTES
+
+
+def read(data: bytes, name: str = "a.jsonl"):
+    container = open_container(io.BytesIO(data), name)
+    return [row.fault.rule if row.fault else row.value for row in container.rows]
+
+
+def faults(data: bytes, name: str = "a.jsonl"):
+    rows = open_container(io.BytesIO(data), name).rows
+    return [(row.line, row.fault.rule, row.fault.message) for row in rows if row.fault]
+
+
+A, B = {"a": "é"}, {"b": [1, {"c": ']}\\"'}]}
+LINES = b'{"a":"\xc3\xa9"}\n{"b":[1,{"c":"]}\\\\\\""}]}\n'
+PRETTY = json.dumps([A, B], indent=2, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "container"),
+    [
+        (LINES, "a.jsonl", "JSON Lines"),
+        (LINES, "stdin", "JSON Lines"),
+        (LINES.replace(b"\n", b"\r\n"), "a.jsonl", "JSON Lines"),
+        (LINES.replace(b"\n", b"\n\n \n"), "a.jsonl", "JSON Lines"),
+        (LINES.rstrip(), "a.txt", "JSON Lines"),
+        (PRETTY, "a.json", "a JSON list"),
+        (b"[" + LINES.strip().replace(b"\n", b",") + b"]", "stdin", "a JSON list"),
+        (b'{"version": 1, "data": ' + PRETTY + b', "end": {"x": []}}', "a.json", "a JSON document"),
+        (
+            b"\n".join(json.dumps(row, indent=1).encode() for row in (A, B)),
+            "a.json",
+            "a JSON document",
+        ),
+    ],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "bom"])
+def test_json_rows_are_found_in_each_container(data, name, container, pack, mark):
+    opened = open_container(io.BytesIO(pack(mark + data)), name)
+    assert (opened.name, opened.has_bom) == (container, bool(mark))
+    assert [row.value for row in opened.rows] == [A, B]
+
+
+@pytest.mark.parametrize("delimiter", list(",;\t|^"))
+def test_table_of_any_delimiter_with_cells_of_several_lines(delimiter):
+    rows = [
+        ["question", "answer"],
+        ['say "hi"', f"one{delimiter}two"],
+        ["x\r\ny", "z\n"],
+        ["", "é"],
+    ]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    opened = open_container(io.BytesIO(text.getvalue().encode()), "a.csv")
+    found = list(opened.rows)
+    assert [list(row.value.values()) for row in found] == rows[1:]
+    assert [row.line for row in found] == [2, 3, 6]
+
+
+def test_table_of_one_column_keeps_commas():
+    assert read(b"text\none, two\nthree\n", "a.csv") == [{"text": "one, two"}, {"text": "three"}]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")),
+            min_size=2,
+            max_size=2,
+        ),
+        min_size=1,
+    )
+)
+def test_table_gives_back_every_cell(rows):
+    text = io.StringIO(newline="")
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([["a", "b"], *rows])
+    assert read(text.getvalue().encode(), "a.csv") == [{"a": a, "b": b} for a, b in rows]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+json_rows = st.dictionaries(st.text(), json_values, max_size=3)
+
+
+@given(st.lists(json_rows, min_size=1), st.booleans(), st.sampled_from([None, 1]))
+def test_lists_and_lines_give_back_every_row(rows, ascii_only, indent):
+    text = json.dumps(rows, ensure_ascii=ascii_only, indent=indent).encode("utf-8")
+    assert read(text, "a.json") == rows
+    lines = "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
+    assert read(lines.encode("utf-8")) == rows
+
+
+@given(st.binary(max_size=300), st.sampled_from(["a.jsonl", "a.json", "a.csv", "stdin"]))
+def test_any_bytes_are_read_or_refused_with_a_reason(data, name):
+    try:
+        rows = list(open_container(io.BytesIO(data), name).rows)
+    except (DataError, UsageError) as error:
+        assert str(error)
+    else:
+        assert all(row.fault is None or row.fault.rule in RULES for row in rows)
+        assert [row.line for row in rows] == sorted({row.line for row in rows})
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "expected"),
+    [
+        (b'{"a":1}\n{"a":"\xff"}\n{"b":2}\n', "a.jsonl", [(2, "utf-8", "not UTF-8 at byte 7")]),
+        (b'{"a":1}\n{"a":1,}\n{"b":2}\n', "a.jsonl", [(2, "json", "not JSON at byte 8")]),
+        (b'{"a":NaN}\n{"b":2}\n', "a.jsonl", [(1, "json", "not JSON at byte 6")]),
+        (
+            b'{"a":1}\n{"b":"cut he',
+            "a.jsonl",
+            [(2, "truncated", "the file ends inside this row, after 12 bytes")],
+        ),
+        (
+            b'[{"a":1},{"b":',
+            "a.json",
+            [(2, "truncated", "the file ends inside this row, after 5 bytes")],
+        ),
+        (b'[{"a":1},', "a.json", [(2, "truncated", "the file ends before the list does")]),
+        (b'[{"a":1},{bad},{"c":2}]', "a.json", [(2, "json", "not JSON at byte 2")]),
+        (b'[{"a":1},]', "a.json", [(2, "json", "not JSON")]),
+        (b'[{"a":1}][{"b":2}]', "a.json", [(2, "json", "text behind the end of the list")]),
+        (
+            b'{"train":[{"a":1}],"test":[{"a":2}]}',
+            "a.json",
+            [(2, "second-list", "only the list `train` was read, and another one follows")],
+        ),
+        (b"a,b\n1,2\n3\n4,5\n", "a.csv", [(3, "ragged-row", "1 cell, the header has 2")]),
+        (b"a,b\n1,2\n\xff,3\n", "a.csv", [(3, "utf-8", "not UTF-8 at byte 1 of its cells")]),
+        (
+            b'a,b\n1,2\n"open,3\n4,5\n',
+            "a.csv",
+            [(3, "table", "a cell that does not end, or a stray line end")],
+        ),
+        (
+            gzip.compress(b'{"a":1}\n')[:-6],
+            "a.jsonl.gz",
+            [(2, "truncated", "the compressed data end too early or are damaged")],
+        ),
+    ],
+)
+def test_broken_rows_are_named_and_the_others_kept(data, name, expected):
+    assert faults(data, name) == expected
+    assert len(read(data, name)) > len(expected) or name == "a.json"
+
+
+def test_deep_nesting_is_a_fault():
+    assert read(b'{"a":1}\n' + b"[" * 100_000 + b"\n") == [{"a": 1}, "json"]
+
+
+@pytest.mark.parametrize("data", [b"", b" \n\n", b"\xef\xbb\xbf", gzip.compress(b"")])
+def test_empty_file_is_said(data):
+    with pytest.raises(DataError, match=r"a\.jsonl: the file is empty  \[empty-file\]"):
+        open_container(io.BytesIO(data), "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("data", "seen"),
+    [
+        (b"%PDF-1.7 ...", "a PDF document"),
+        (b"PK\x03\x04....", "a zip archive or an office document"),
+        (b"PAR1....", "a Parquet file"),
+        ("{}".encode("utf-16"), "UTF-16 text"),
+        (b"\x01\x02\x00\x03", "binary data"),
+        (b"<html></html>", "a markup document"),
+        (b"just words\nand more\n", "text without columns"),
+    ],
+)
+def test_unknown_format_names_what_was_seen_and_what_is_known(data, seen):
+    with pytest.raises(UsageError, match=f"a.data: unknown format: it looks like {seen}") as caught:
+        open_container(io.BytesIO(data), "a.data")
+    assert "JSON Lines" in str(caught.value.hint)
+
+
+def test_two_columns_of_one_name_are_refused():
+    with pytest.raises(DataError, match=r"two columns have one name: `a`"):
+        read(b"a,b,a\n1,2,3\n", "a.csv")
+
+
+@pytest.mark.parametrize("start", ["", "["])
+def test_hundred_megabyte_row_costs_only_itself_and_little_memory(tmp_path, start):
+    path = tmp_path / ("a.json" if start else "a.jsonl")
+    with open(path, "wb") as file:
+        file.write(start.encode() + b'{"a":1}' + (b"," if start else b"\n") + b'{"a":"')
+        file.writelines((b"x" * 96 + b'\\"\xc3\xa9') * 10_000 for _ in range(100))
+        file.write(b'"}' + (b',{"b":2}]' if start else b'\n{"b":2}\n'))
+    script = """
+        import resource, sys
+        from finetune.corpus.containers import open_container
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with open(sys.argv[1], "rb") as file:
+            rows = list(open_container(file, sys.argv[1]).rows)
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print([(row.line, row.value, row.fault and row.fault.rule) for row in rows])
+        print((after - before) // 1024)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows, grown = done.stdout.splitlines()
+    assert rows == "[(1, {'a': 1}, None), (2, None, 'line-too-long'), (3, {'b': 2}, None)]"
+    assert int(grown) < 60, "MiB"
+
+
+def test_row_of_the_largest_size_is_whole_and_one_more_byte_is_not():
+    text = b'{"a":"' + b"x" * (MAX_LINE_BYTES - 8) + b'"}'
+    assert [isinstance(row, dict) for row in read(text + b"\n{}")] == [True, True]
+    assert read(text[:-2] + b'x"}\n{}') == ["line-too-long", {}]
+    assert read(b"[" + text[:-2] + b'x"},{}]', "a.json") == ["line-too-long", {}]
