@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import signal
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune import corpus, runs
 from finetune.errors import BackendError, FinetuneError, Interrupted, RunError
@@ -23,6 +24,9 @@ from finetune.files import Lock
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.runs import Run
+
+if TYPE_CHECKING:
+    from finetune.planning import Plan
 
 RUNS = Path("runs")
 DATASETS = Path("datasets")
@@ -46,6 +50,36 @@ def prepare(
         UsageError: A source is not there or has no format that is known.
     """
     return corpus.prepare(recipe, folder=folder, progress=progress)
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    folder: Path = RUNS,
+    datasets: Path = DATASETS,
+    memory: int | None = None,
+    progress: Progress = silent,
+) -> Plan:
+    """Return the bill of a recipe: its dataset is made, nothing is downloaded, nothing is sent.
+
+    Args:
+        recipe: What would be run.
+        folder: Where run folders lie; the speed of an earlier run of this model is taken from it.
+        datasets: Where dataset folders lie.
+        memory: Plan for a GPU with so many bytes, instead of for this machine.
+        progress: Told about the rows read and the records counted.
+
+    Raises:
+        RecipeError: `training.seq_len` is above the model's context.
+        UsageError: There is no such model or source.
+        DataError: The data cannot be used.
+    """
+    from finetune.planning import check_model, make_plan
+
+    check_model(recipe)  # before the data are read
+    dataset = prepare(recipe, folder=datasets, progress=progress)
+    speed = _measured_speed(recipe, folder)
+    return make_plan(recipe, dataset, memory=memory, speed=speed, progress=progress)
 
 
 def run(
@@ -77,7 +111,10 @@ def run(
         TrainingError: Training failed.
         Interrupted: A signal came; the same call goes on.
     """
+    from finetune.planning import check_model
+
     train = _backend(recipe)
+    check_model(recipe)
     dataset = prepare(recipe, folder=datasets, progress=progress)
     identity = runs.identify(recipe, dataset.digest)
     with Lock(folder / ".lock"):
@@ -109,6 +146,16 @@ def evaluate(current: Run, *, progress: Progress = silent) -> dict[str, Any]:
     measures = evaluation.evaluate(current, progress=progress)
     report.write_report(current)
     return measures
+
+
+def _measured_speed(recipe: Recipe, folder: Path) -> float | None:
+    """Return the tokens a second of the newest run of this model that has measured any."""
+    for current in reversed(runs.list_runs(folder)):
+        lines = current.metrics() if current.recipe.model == recipe.model else []
+        speeds = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
+        if speeds:
+            return float(statistics.median(speeds))
+    return None
 
 
 def _backend(recipe: Recipe) -> Any:

@@ -124,3 +124,9 @@ def test_without_bf16_numbers_take_twice_the_room():
     tiny = Shape(hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=128, vocab=100)
     wide, narrow = (estimate_memory(tiny, recipe(), d, tokens=10).weights for d in (old, CPU))
     assert wide == 2 * narrow
+
+
+def test_positions_scored_at_once_are_those_of_the_loss():
+    from finetune.backends.local import loss
+
+    assert loss.CHUNK == LOSS_POSITIONS
