@@ -194,7 +194,7 @@ def _work(
                 train(current, recipe, dataset, progress=progress)
             current.set_state("evaluating")
             evaluate(current, progress=progress)
-            current.set_state("done", model=str(current.adapter.resolve()))
+            current.set_state("done", tuned_model="adapter")
     except Interrupted as error:
         asked = any(event["event"] == "cancel" for event in current.events()[-3:])
         current.set_state("cancelled" if asked else "interrupted", error=error.message)

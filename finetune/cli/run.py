@@ -45,7 +45,7 @@ def command(
         {
             "run": str(run.folder),
             "state": state["state"],
-            "model": state.get("model"),
+            "model": str(run.adapter),
             "evaluation": evaluation,
         }
     )
