@@ -69,11 +69,12 @@ def _look_up(word: str) -> dict[str, object]:
     from finetune.recipe.explain import explain_key
 
     found = explain_key(word)
+    children = list(METHODS) if found.key == "method" else found.children
     return {
         "name": found.key,
         "kind": "recipe key",
         "type": found.type,
         "default": found.default,
         "meaning": found.description,
-        "children": found.children,
+        "children": children,
     }
