@@ -77,7 +77,7 @@ def _write(found: list[dict[str, Any]], target: Path, *, has_gpu: bool) -> str:
         lines += ["model: ministral-3-8b   # any of `finetune models`, a hub id or a local path"]
     else:
         lines += [
-            "# No GPU is seen here: this is the small embedded model, to try things out. For real work",
+            "# No GPU is seen here: this is the small embedded model, to try out. For real work",
             "# name one of `finetune models`, such as ministral-3-8b, on a machine with a GPU.",
             "model: smollm2-135m",
         ]
