@@ -9,7 +9,7 @@ import msgspec
 
 from finetune.tokens.embedded import byte_letters
 
-_FAST_AFTER = 4_000_000  # characters counted before the fast engine is worth its second of loading
+_FAST_AFTER = 32_000_000  # characters: as long as the fast engine takes to load and warm up (3 s)
 _PROBES = (
     "Hello <s> [INST] world</s>",
     "  two  spaces\n\n\tand a tab \r\n",
