@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.backends.local import embedded
+from finetune.backends.local.device import cpu_has_bf16
 from finetune.backends.local.quiet import quiet
 from finetune.catalog import find_model, suggest_model
 from finetune.errors import MissingExtra, UsageError
@@ -157,21 +158,13 @@ def choose_dtype(dtype: Dtype, device: str) -> Literal["bfloat16", "float32"]:
     """Return the numbers to compute in: bfloat16 only where the hardware has it."""
     if dtype != "auto":
         return dtype
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        features = torch.backends.cpu.get_cpu_capability()
-        fast = "AVX512" in features and _has_bf16_instructions()
+        fast = cpu_has_bf16()
     return "bfloat16" if fast else "float32"
-
-
-def _has_bf16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    try:
-        return re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text()) is not None
-    except OSError:
-        return False
 
 
 def _libraries() -> tuple[Any, Any]:
