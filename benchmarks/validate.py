@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -100,17 +100,34 @@ def rules_alone(path: Path) -> dict[str, object]:
     from finetune.checks import validate
 
     start = time.process_time()
-    report = validate([path], kind="chat", target="v3")
+    report = validate([path], kind="chat", target="v13")
     return {"seconds": time.process_time() - start, "records": report.records}
+
+
+def build_tekken(path: Path) -> None:
+    """Write a v13 tokenizer file: the vocabulary that mistral-common ships, v13's control tokens.
+
+    No package holds one. On v13 a conversation is one sample, so that both sides count the same.
+    """
+    import mistral_common
+    from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+
+    source = Path(mistral_common.__file__).parent / "data" / "tekken_240718.json"
+    data = json.loads(source.read_bytes())
+    data["config"]["version"] = "v13"
+    special = [dict(token) for token in Tekkenizer.DEPRECATED_SPECIAL_TOKENS]
+    for text in ("[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"):
+        special.append({"rank": len(special), "token_str": text, "is_control": True})
+    path.write_text(json.dumps(data | {"special_tokens": special}), encoding="utf-8")
 
 
 def rules_and_counts(path: Path) -> dict[str, object]:
     from finetune.checks import validate
     from finetune.tokens import load_tokenizer
 
-    tokenizer = load_tokenizer(_tekken())
+    tokenizer = load_tokenizer(path.parent / "tekken.json")
     start = time.process_time()
-    report = validate([path], kind="chat", target="v3", tokenizer=tokenizer)
+    report = validate([path], kind="chat", target="v13", tokenizer=tokenizer)
     seconds = time.process_time() - start
     return {"seconds": seconds, "records": report.records, "tokens": report.tokens}
 
@@ -121,7 +138,8 @@ def mistral_common(path: Path) -> dict[str, object]:
     from mistral_common.protocol.instruct.validator import ValidationMode
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-    tokenizer = MistralTokenizer.from_file(_tekken(), mode=ValidationMode.finetuning)
+    file = str(path.parent / "tekken.json")
+    tokenizer = MistralTokenizer.from_file(file, mode=ValidationMode.finetuning)
     request = ChatCompletionRequest[FinetuningMessage]
     start = time.process_time()
     records = tokens = 0
@@ -133,13 +151,13 @@ def mistral_common(path: Path) -> dict[str, object]:
     return {"seconds": time.process_time() - start, "records": records, "tokens": tokens}
 
 
-def _tekken() -> str:
-    import mistral_common
-
-    return str(Path(mistral_common.__file__).parent / "data" / "tekken_240718.json")
-
-
 STEPS = {step.__name__: step for step in (rules_alone, rules_and_counts, mistral_common)}
+
+
+def peak_memory() -> float:
+    """Return this process's peak in MB; getrusage would count what its parent had before it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / MB
 
 
 def measure(step: str, path: Path) -> dict[str, float]:
@@ -157,7 +175,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.step:
         facts = STEPS[options.step[0]](Path(options.step[1]))
-        facts["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
+        facts["memory"] = peak_memory()
         print(json.dumps(facts))
         return 0
     with tempfile.TemporaryDirectory() as name:
@@ -168,6 +186,7 @@ def show(folder: Path, size: int, share: int) -> int:
     whole, part = folder / "chats.jsonl", folder / "part.jsonl"
     make_file(whole, size * MB)
     make_file(part, share * MB)
+    build_tekken(folder / "tekken.json")
     short = {count: folder / f"{count}.jsonl" for count in (10_000, 1_000_000)}
     for count, path in short.items():
         make_short_lines(path, count)

@@ -82,7 +82,9 @@ class Checker:
         faults = self._judge(record)
         if has_duplicate_keys(data or b"", record, faultless=self._sure and not faults):
             faults.append(Fault("duplicate-key", "", "a key stands twice in one object"))
-        return record, self._settle(record, faults, file, number)
+        if faults or self._tokenizer:
+            return record, self._settle(record, faults, file, number)
+        return record, []
 
     def check_record(self, record: Record, file: str, number: int) -> list[Finding]:
         """Return the findings of a record that is already typed."""
