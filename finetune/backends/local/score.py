@@ -36,7 +36,7 @@ def score(
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     device, training = head.weight.device, model.training
     model.eval()
-    scores = []
+    scores: list[tuple[float, float]] = []
     with torch.inference_mode():
         for sample in samples:
             progress("score", len(scores), len(samples))
