@@ -46,13 +46,12 @@ def make_model(**shape):
 
     torch.manual_seed(0)
     config = MistralConfig(
-        vocab_size=VOCABULARY,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        **{"sliding_window": None, **shape},
+        **{"vocab_size": VOCABULARY, "sliding_window": None, **shape},
     )
     return MistralForCausalLM(config)
 
