@@ -35,13 +35,13 @@ _LOSSY = {"duplicate-key", "nan", "number", "surrogate"}
 class Input(NamedTuple):
     """A file, or the records that were made of one in memory.
 
-    `kind` is found from the first record where it is None. `made` gives the records with their
-    numbers, or nothing for a JSONL file that is read as it is.
+    `kind` is found from the first record where it is None. `made` gives number and record of
+    what was converted, or the findings of a row that was not; a JSONL file needs none.
     """
 
     path: Path
     kind: str | None = None
-    made: Iterable[tuple[int, records.Record]] | None = None
+    made: Iterable[tuple[int, records.Record | None, list[Finding]]] | None = None
 
 
 def validate(
@@ -159,11 +159,13 @@ class _Work:
             report.trained_tokens += self._checker.trained_tokens
 
     def _check_made(self) -> Iterator[int]:
-        for number, record in self._item.made or ():
-            findings = self._checker.check_record(record, self._file, number)
+        for number, record, lost in self._item.made or ():
+            check = self._checker.check_record
+            findings = lost if record is None else check(record, self._file, number)
             self._take(findings)
             if self._out:
-                self._write(records.encode(record), findings, number, changed=False)
+                data = None if record is None else records.encode(record)
+                self._write(data, findings, number, changed=False)
             yield number
 
     def _check_lines(self) -> Iterator[int]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.checks import FIXES, Finding, Report, validate
+from finetune.checks import FIXES, Finding, Input, Report, validate
+from finetune.checks.lines import read_value
 from finetune.checks.report import MAX_SHOWN
 from finetune.cli.console import Console, output_options
 from finetune.errors import UsageError
+from finetune.files import open_bytes, read_lines
+from finetune.records import Record, kind_of
 from finetune.text import plural, safe
 
 if TYPE_CHECKING:
@@ -59,7 +64,7 @@ def command(
 
     with console.progress() as progress:
         report = validate(
-            files,
+            [_open(path, kind) for path in files],
             kind=kind,
             target=target or model or "platform",
             tokenizer=tokenizer,
@@ -73,6 +78,49 @@ def command(
     _tell(console, report, shown, fix)
     if report.errors:
         raise click.exceptions.Exit(3)
+
+
+def _open(path: Path, kind: str | None) -> Path | Input:
+    """Return a file of records as it is, and any other with the records it is converted to."""
+    if not path.is_file() or _holds_records(path):
+        return path
+    from finetune.corpus.conversion import Account, Conversion, Reading
+
+    lost: list[Finding] = []
+    file = open(path, "rb")  # noqa: SIM115 (read to its end by the conversion)
+    reading = Reading(kind=kind)
+    rows = Conversion(file, str(path), reading, account=Account(), reject=lost.append)
+
+    def made() -> Iterator[tuple[int, Record | None, list[Finding]]]:
+        for row, converted in rows:
+            while lost:
+                finding = lost.pop(0)
+                yield finding.line, None, [finding]
+            yield from ((row.line, record, []) for record in converted)
+        yield from ((finding.line, None, [finding]) for finding in lost)
+        file.close()
+
+    return Input(path, rows.detection.kind, made())
+
+
+def _holds_records(path: Path) -> bool:
+    if not any(suffix in {".jsonl", ".ndjson"} for suffix in path.suffixes):
+        return False
+    with open_bytes(path) as lines:
+        for line in islice(read_lines(lines), 100):
+            value, _ = read_value(line.data)
+            if value is not None:
+                return kind_of(value) is not None or not _is_foreign(value)
+    return True
+
+
+def _is_foreign(value: dict[str, Any]) -> bool:
+    from finetune.converters import detect
+
+    try:
+        return detect([value]).format != "laplateforme"
+    except UsageError:
+        return False
 
 
 def _load_tokenizer(target: str | None, model: str | None) -> Tokenizer:

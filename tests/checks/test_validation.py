@@ -217,3 +217,16 @@ def test_a_clean_file_loads_nothing_heavy_and_is_quick(write):
     assert (
         statistics.median(seconds) < 2
     )  # the bar of 0.35 s is the benchmark's, on a quiet machine
+
+
+def test_raw_input_is_converted_in_memory(tmp_path):
+    table = tmp_path / "pairs.csv"
+    table.write_text("question,answer\nWhere?,Here\nWhen?,\n")
+    done = run(table, "--json")
+    *findings, summary = map(json.loads, done.stdout.splitlines())
+    assert (summary["records"], summary["valid"], done.returncode) == (2, 1, 3)
+    assert [finding["line"] for finding in findings] == [3]
+    shared = tmp_path / "shared.jsonl"
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    shared.write_text(json.dumps({"conversations": turns}) + "\n")
+    assert run(shared).returncode == 0
