@@ -1,0 +1,98 @@
+"""Cases: the held-out records of a dataset as questions with a reference answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from finetune.errors import DataError, RunError
+from finetune.evaluation.measures import answer_text
+from finetune.files import open_bytes, read_lines
+from finetune.recipe import Recipe
+from finetune.records import AssistantMessage, ChatRecord, decode
+from finetune.tokens import Sample, Tokenizer, fit
+
+
+class Case(NamedTuple):
+    """One held-out record.
+
+    Attributes:
+        number: Its line in the split's file, from 1.
+        samples: What the loss is measured on.
+        prompt: Ids up to its last trained answer; None where the record was shortened to fit,
+            so that nobody is asked what no longer stands there.
+        reference: That answer.
+    """
+
+    number: int
+    samples: list[Sample]
+    prompt: list[int] | None
+    reference: str
+
+
+class Cases(NamedTuple):
+    """All cases of a split.
+
+    Attributes:
+        cases: In the order of the file.
+        too_long: Records left out because they are longer than `training.seq_len`.
+    """
+
+    cases: list[Case]
+    too_long: int
+
+
+def read_cases(path: Path, tokenizer: Tokenizer, recipe: Recipe) -> Cases:
+    """Return the cases of a split's file, as long as training samples at most.
+
+    Raises:
+        DataError: A record is too long and `data.too_long` is `error`.
+        RunError: No record is left.
+    """
+    cases, too_long = [], 0
+    with open_bytes(path) as file:
+        for line in read_lines(file):
+            record = decode("chat", line.data or b"")
+            assert isinstance(record, ChatRecord)  # noqa: S101 (what this kind decodes to)
+            try:
+                case = _make_case(line.number, record, tokenizer, recipe)
+            except DataError as error:
+                raise _place(error, path, line.number) from None
+            too_long += case is None
+            cases += [case] if case else []
+    if not cases:
+        raise RunError(f"{path}: holds no record to measure on")
+    return Cases(cases, too_long)
+
+
+def choose_cases(cases: Sequence[Case], limit: int | None, seed: int) -> list[Case]:
+    """Return the cases that answers are generated for: `limit` of them by chance, in order."""
+    asked = [case for case in cases if case.prompt is not None]
+    if limit is None or limit >= len(asked):
+        return asked
+    drawn = random.Random(seed).sample(range(len(asked)), limit)  # noqa: S311 (statistics)
+    return [asked[index] for index in sorted(drawn)]
+
+
+def _make_case(
+    number: int, record: ChatRecord, tokenizer: Tokenizer, recipe: Recipe
+) -> Case | None:
+    fitted = fit(tokenizer, record, recipe.training.seq_len, recipe.data.too_long)
+    if not fitted.samples:
+        return None
+    last, answer = [
+        (index, message)
+        for index, message in enumerate(record.messages)
+        if isinstance(message, AssistantMessage) and message.weight != 0
+    ][-1]
+    whole = not fitted.dropped and not fitted.shortened
+    prompt = tokenizer.encode_prompt(record.messages[:last], record.tools) if whole else None
+    return Case(number, fitted.samples, prompt, answer_text(answer))
+
+
+def _place(error: DataError, path: Path, line: int) -> DataError:
+    return DataError(
+        error.fact, file=path.name, line=line, path=error.path, rule=error.rule, hint=error.hint
+    )

@@ -1,0 +1,208 @@
+"""`evaluate` on a tiny model with weights by chance: everything real but the knowledge."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from finetune import load_recipe, prepare
+from finetune.backends.local.quiet import quiet
+from finetune.catalog import shipped_file
+from finetune.errors import RunError
+from finetune.evaluation import evaluate
+from finetune.runs import Run
+from finetune.tokens import load_tokenizer
+
+ROOT = Path(__file__).parent.parent.parent
+RECORDS = 24
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a Mistral of one layer and the v3 tokenizer."""
+    with quiet():
+        import mistral_common
+        import torch
+        from transformers import MistralConfig, MistralForCausalLM
+
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=32768, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, sliding_window=None,
+        initializer_range=0.3,
+    )  # fmt: skip
+    with quiet():
+        MistralForCausalLM(config).save_pretrained(folder)
+    tokenizer = Path(mistral_common.__file__).parent / "data" / shipped_file("v3")
+    shutil.copy(tokenizer, folder / "tokenizer.model.v3")
+    return folder
+
+
+@pytest.fixture
+def make_run(model, tmp_path):
+    def make_run(*, evaluation=0.5, validation=0.2, changed=True, limit="null", adapter=True):
+        rows = [
+            {"messages": [
+                {"role": "user", "content": f"How much is {n} and {n}?"},
+                {"role": "assistant", "content": json.dumps({"sum": 2 * n})},
+            ]}
+            for n in range(RECORDS)
+        ]  # fmt: skip
+        (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / "sums.yaml").write_text(
+            f"model: {model}\n"
+            f"data: {{train: [{{path: sums.jsonl}}], validation: {validation}}}\n"
+            f"evaluation: {{data: {evaluation}, max_new_tokens: 6, limit: {limit}}}\n"
+            "local: {dtype: float32}\n"
+        )
+        recipe = load_recipe(tmp_path / "sums.yaml")
+        dataset = prepare(recipe, folder=tmp_path / "datasets")
+        run = Run.create(
+            tmp_path / "runs" / "sums-1", recipe, identity="0" * 16,
+            dataset=dataset.folder, dataset_digest=dataset.digest,
+        )  # fmt: skip
+        if adapter:
+            adapt(model, changed=changed).save_pretrained(run.adapter)
+        return run
+
+    return make_run
+
+
+def adapt(model, *, changed):
+    with quiet():
+        import peft
+        import torch
+        from transformers import MistralForCausalLM
+
+        torch.manual_seed(1)
+        config = peft.LoraConfig(
+            target_modules=["q_proj", "down_proj"], init_lora_weights=not changed
+        )
+        return peft.get_peft_model(MistralForCausalLM.from_pretrained(model), config)
+
+
+def plain_loss(model, file):
+    """Mean loss of the answers, one record at a time, from whole logits."""
+    import torch
+
+    tokenizer, total, count = load_tokenizer("v3"), 0.0, 0
+    for line in file.read_bytes().splitlines():
+        from finetune.records import decode
+
+        (sample,) = tokenizer.encode(decode("chat", line))
+        with torch.no_grad():
+            logits = model(torch.tensor([sample.input_ids])).logits[0, :-1]
+        labels = torch.tensor(sample.labels[1:])
+        total += torch.nn.functional.cross_entropy(
+            logits, labels, ignore_index=-100, reduction="sum"
+        ).item()
+        count += int((labels != -100).sum())
+    return total / count
+
+
+def test_losses_are_those_of_whole_logits_and_files_follow_their_schema(make_run, model):
+    run = make_run()
+    held_out = run.dataset / "evaluation.jsonl"
+    measures = evaluate(run)
+
+    schema = json.loads((ROOT / "data_schemas" / "evaluation.schema.json").read_bytes())
+    written = json.loads((run.folder / "evaluation.json").read_bytes())
+    jsonschema.validate(written, schema)
+    assert written == measures
+    assert measures["split"] == "evaluation"
+    assert measures["note"] is None
+    assert measures["records"] == len(held_out.read_bytes().splitlines()) > 4
+
+    tuned = adapt(model, changed=True).eval()
+    assert measures["tuned"]["loss"]["value"] == pytest.approx(plain_loss(tuned, held_out), 1e-4)
+    with tuned.disable_adapter():
+        base = plain_loss(tuned, held_out)
+    assert measures["base"]["loss"]["value"] == pytest.approx(base, 1e-4)
+    assert base != pytest.approx(measures["tuned"]["loss"]["value"], 1e-3)
+    for score in (*measures["base"].values(), *measures["tuned"].values()):
+        assert score["low"] <= score["value"] <= score["high"]
+
+
+def test_answers_are_those_of_a_model_that_takes_the_likeliest_token(make_run, model):
+    import torch
+
+    run = make_run()
+    evaluate(run)
+    lines = [
+        json.loads(line) for line in (run.folder / "predictions.jsonl").read_text().splitlines()
+    ]
+    tokenizer, tuned = load_tokenizer("v3"), adapt(model, changed=True).eval()
+    records = (run.dataset / "evaluation.jsonl").read_text().splitlines()
+    assert [line["record"] for line in lines] == list(range(1, len(records) + 1))
+    for line in lines:
+        assert line["reference"].startswith('{"sum":')
+        assert line["tuned"]["exact_match"] == line["tuned"]["json_valid"] == 0
+    from finetune.records import decode
+
+    record = decode("chat", records[0].encode())
+    ids = tokenizer.encode_prompt(record.messages[:1])
+    start = len(ids)
+    for _ in range(6):
+        with torch.no_grad():
+            ids.append(int(tuned(torch.tensor([ids])).logits[0, -1].argmax()))
+    assert lines[0]["tuned"]["answer"] == tokenizer.parse(ids[start:]).content
+
+
+def test_an_adapter_that_changes_nothing_scores_as_the_base(make_run):
+    run = make_run(changed=False)
+    measures = evaluate(run)
+    assert measures["base"] == measures["tuned"]
+
+
+def test_a_limit_bounds_the_answers_but_not_the_loss(make_run):
+    run = make_run()
+    whole = evaluate(run)
+    document = json.loads((run.folder / "recipe.resolved.json").read_bytes())
+    document["settings"]["evaluation"]["limit"] = 2
+    (run.folder / "recipe.resolved.json").write_text(json.dumps(document))
+    some = evaluate(run)
+    assert some["records"] == 2
+    assert len((run.folder / "predictions.jsonl").read_bytes().splitlines()) == 2
+    assert some["tuned"]["loss"] == whole["tuned"]["loss"]
+
+
+def test_without_evaluation_records_the_validation_ones_are_taken_and_named_so(make_run):
+    measures = evaluate(make_run(evaluation=0))
+    assert measures["split"] == "validation"
+    assert measures["note"] == "measured on rows that also chose the checkpoint"
+
+
+def test_nothing_held_out_is_an_error(make_run):
+    run = make_run(evaluation=0, validation=0.0)
+    with pytest.raises(RunError, match="no record was held out"):
+        evaluate(run)
+
+
+def test_a_run_without_adapter_is_an_error(make_run):
+    with pytest.raises(RunError, match="no adapter"):
+        evaluate(make_run(adapter=False))
+
+
+@pytest.mark.heavy
+def test_the_command_prints_what_it_writes(make_run, tmp_path):
+    run = make_run()
+
+    def call(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "finetune", "evaluate", *arguments],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = call("last", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == run.evaluation()
+    assert call("nobody").returncode == 2
