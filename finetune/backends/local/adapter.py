@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import __version__, files
 from finetune.backends.local.quiet import quiet
-from finetune.catalog import find_model
+from finetune.catalog import Model, find_model
 from finetune.text import plural
 
 if TYPE_CHECKING:
@@ -62,20 +62,12 @@ def describe_adapter(
     last = metrics[-1] if metrics else {}
     losses = [line["validation_loss"] for line in metrics if "validation_loss" in line]
     lora, training = recipe.local.lora, recipe.training
-    head = [
-        "---",
-        "library_name: peft",
-        f"base_model: {base.hub_id if base is not None and base.hub_id else recipe.model}",
-        *([f"license: {licence.lower()}"] if licence else []),
-        "tags: [lora, mistral, finetune]",
-        "---",
-    ]
     measured = [
         f"- Training loss of the last step: {last['loss']:.4f}" if "loss" in last else "",
         f"- Validation loss at the end: {losses[-1]:.4f}" if losses else "",
         "- Task measures, base beside tuned: `evaluation.json` of the run",
     ]
-    body = f"""
+    return f"""{_head(recipe, base)}
 # {recipe.name}
 
 A LoRA adapter for `{recipe.model}`, trained with mistral-finetune-kit {__version__}.
@@ -105,4 +97,16 @@ seed {recipe.seed}
 The licence of the base model applies{f": {licence}" if licence else "; see its own card"}.
 The adapter repeats what its data say, mistakes included, and was measured on data like them only.
 """
-    return "\n".join(head) + "\n" + body
+
+
+def _head(recipe: Recipe, base: Model | None) -> str:
+    """Return the lines that model hubs read."""
+    lines = [
+        "---",
+        "library_name: peft",
+        f"base_model: {base.hub_id if base is not None and base.hub_id else recipe.model}",
+        *([f"license: {base.licence.lower()}"] if base is not None and base.licence else []),
+        "tags: [lora, mistral, finetune]",
+        "---",
+    ]
+    return "\n".join(lines) + "\n"

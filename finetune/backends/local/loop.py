@@ -20,6 +20,7 @@ from finetune.text import size
 
 if TYPE_CHECKING:
     from finetune.backends.local.schedule import Step
+    from finetune.backends.local.trainer import Keeper
     from finetune.recipe import Recipe
 
 _VALIDATION_TOKENS = 4096  # computed at once while the validation loss is measured
@@ -66,21 +67,13 @@ def fit(
         RunError: A checkpoint belongs to another identity, or can't be written.
     """
     with quiet():
-        from finetune.backends.local.attention import register
-        from finetune.backends.local.trainer import Keeper, PackedTrainer, configure
+        from finetune.backends.local import trainer as engine
 
     newest = checkpoints.find_newest(folder, identity)
-    done = newest.step if newest else 0
-    scratch = folder / _SAVING
-    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(folder / _SAVING, ignore_errors=True)
     _require_space(folder, model, recipe.local.keep_checkpoints)
-    attention = model.config.get_text_config()._attn_implementation  # noqa: SLF001 (no other name)
-    model.set_attn_implementation(register())
-    if gradient_checkpointing:
-        model.enable_input_require_grads()
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    with quiet(), _caught_signals() as caught:
-        keeper = Keeper(
+    with quiet(), _caught_signals() as caught, _packed(model, again=gradient_checkpointing):
+        keeper = engine.Keeper(
             steps,
             every=recipe.local.save_every or max(1, -(-len(steps) // 10)),
             keep=recipe.local.keep_checkpoints,
@@ -90,24 +83,32 @@ def fit(
             metric=metric,
             progress=progress,
         )
-        arguments = configure(recipe, len(steps), folder=scratch, bf16=_is_half(model))
-        trainer = PackedTrainer(model, arguments, samples, steps, [keeper])
-        progress("train", done, len(steps))
-        try:
-            trainer.train(resume_from_checkpoint=str(newest.folder) if newest else None)
-        except Exception as error:
-            if keeper.saving is None or isinstance(error, FinetuneError):
-                raise
-            raise _saving_failed(folder, keeper.saving, error) from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-            model.set_attn_implementation(attention)
-    if caught.number is not None and keeper.step < len(steps):
-        raise Interrupted(
-            caught.number,
-            f"{folder}: interrupted, saved after step {keeper.step} of {len(steps)}",
-            hint="the same command goes on from there",
+        arguments = engine.configure(
+            recipe, len(steps), folder=folder / _SAVING, bf16=_is_half(model)
         )
+        trainer = engine.PackedTrainer(model, arguments, samples, steps, [keeper])
+        progress("train", newest.step if newest else 0, len(steps))
+        with _explained(keeper, folder):
+            trainer.train(resume_from_checkpoint=str(newest.folder) if newest else None)
+    if caught.number is not None and keeper.step < len(steps):
+        saved = f"{folder}: interrupted, saved after step {keeper.step} of {len(steps)}"
+        raise Interrupted(caught.number, saved, hint="the same command goes on from there")
+
+
+@contextlib.contextmanager
+def _packed(model: Any, *, again: bool) -> Iterator[None]:
+    """Let the model attend within samples, and with `again` hold no activations."""
+    from finetune.backends.local.attention import register
+
+    before = model.config.get_text_config()._attn_implementation  # noqa: SLF001 (no other name)
+    model.set_attn_implementation(register())
+    if again:
+        model.enable_input_require_grads()
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def measure_loss(model: Any, samples: Sequence[Packed]) -> float:
@@ -168,14 +169,24 @@ def _require_space(folder: Path, model: Any, keep: int) -> None:
         )
 
 
-def _saving_failed(folder: Path, step: int, error: Exception) -> RunError:
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None
-    free = size(shutil.disk_usage(folder).free)
-    return RunError(
-        f"{folder}: the checkpoint of step {step} can't be written:"
-        f" {reason.lower() if reason else 'write failed'} ({free} free)",
-        hint="earlier checkpoints are intact: free some space and run the same command again",
-    )
+@contextlib.contextmanager
+def _explained(keeper: Keeper, folder: Path) -> Iterator[None]:
+    """Say what it was about when a checkpoint can't be written; leave nothing half written."""
+    try:
+        yield
+    except Exception as error:
+        if keeper.saving is None or isinstance(error, FinetuneError):
+            raise
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number).lower() if number else "write failed"
+        free = size(shutil.disk_usage(folder).free)
+        raise RunError(
+            f"{folder}: the checkpoint of step {keeper.saving} can't be written: {reason}"
+            f" ({free} free)",
+            hint="earlier checkpoints are intact: free some space and run the same command again",
+        ) from error
+    finally:
+        shutil.rmtree(folder / _SAVING, ignore_errors=True)
 
 
 class _Signal:
