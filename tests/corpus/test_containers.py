@@ -131,6 +131,7 @@ def test_any_bytes_are_read_or_refused_with_a_reason(data, name):
     [
         (b'{"a":1}\n{"a":"\xff"}\n{"b":2}\n', "a.jsonl", [(2, "utf-8", "not UTF-8 at byte 7")]),
         (b'{"a":1}\n{"a":1,}\n{"b":2}\n', "a.jsonl", [(2, "json", "not JSON at byte 8")]),
+        (b'{"a":\n{"b":2}\n', "a.jsonl", [(1, "json", "not JSON")]),
         (b'{"a":NaN}\n{"b":2}\n', "a.jsonl", [(1, "json", "not JSON at byte 6")]),
         (
             b'{"a":1}\n{"b":"cut he',

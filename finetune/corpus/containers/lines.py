@@ -11,11 +11,17 @@ from finetune.files import MAX_LINE_BYTES, read_lines
 
 def read(stream: io.BufferedReader) -> Iterator[Row]:
     """Yield the rows of a stream in bounded memory."""
+    broken: tuple[int, bytes] | None = None  # it waits: only the last line can be a cut one
     for number, data, size in read_lines(stream):
-        if data is None:
-            yield too_long(number, size, MAX_LINE_BYTES)
-        elif data and not data.isspace():
-            row = parse(number, data)
-            if row.fault and row.fault.rule == "json" and not stream.peek(1):
-                row = parse(number, data, cut=True)
+        if data is not None and (not data or data.isspace()):
+            continue
+        if broken:
+            yield parse(*broken)
+            broken = None
+        row = too_long(number, size, MAX_LINE_BYTES) if data is None else parse(number, data)
+        if data is not None and row.fault and row.fault.rule == "json":
+            broken = (number, data)
+        else:
             yield row
+    if broken:
+        yield parse(*broken, cut=True)
