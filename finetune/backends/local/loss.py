@@ -46,7 +46,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * scale.to(gradient.dtype), None, None, None
+        return gradient * scale, None, None, None  # a scalar: the dtype stays, the scale is exact
 
 
 def head_loss(
