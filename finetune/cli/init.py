@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -42,25 +43,39 @@ def command(data: tuple[Path, ...], output: Path | None, *, console: Console) ->
     console.name(target)
     for facts in found:
         console.say(f"{facts['path']}: {facts['container']}, {facts['format']}: {facts['reason']}")
+        if facts["lost_rows"]:
+            console.say(f"{facts['path']}: {_lost([facts])}", style="yellow")
     console.say(f"wrote {target}")
     console.next(f"finetune plan {shlex.quote(str(target))}")
 
 
 def look(path: Path) -> dict[str, Any]:
-    """Return how a source would be read, from its first file.
+    """Return how a source would be read, and how many of its rows would be lost.
 
     Raises:
         UsageError: It is not there, or no reading fits.
         DataError: It is empty.
     """
-    from finetune.corpus import Account, Conversion, Reading, find_files
+    from finetune.checks import Checker
+    from finetune.corpus import Reading, convert_files, find_files
 
-    first = find_files(path)[0][0]
-    with open(first.path, "rb") as file:
-        conversion = Conversion(
-            file, str(first.path), Reading(), account=Account(), reject=lambda _: None
-        )
-        return {"path": str(path), **conversion.facts()}
+    files = find_files(path)[0]
+    account, facts = convert_files(
+        ((file.name, open(file.path, "rb")) for file in files),  # noqa: SIM115 (the reader closes)
+        lambda _: None,
+        Reading(),
+        make_check=lambda kind: Checker(kind).check_record,
+        reject=lambda _: None,
+    )
+    found = facts[files[0].name]
+    found["columns"] = {part: name for part, name in found["columns"].items() if part != name}
+    return {
+        "path": str(path),
+        **found,
+        "rows": account.rows["read"],
+        "lost_rows": account.lost_rows,
+        "by_rule": dict(account.by_rule),
+    }
 
 
 def _write(found: list[dict[str, Any]], target: Path, *, has_gpu: bool) -> str:
@@ -91,7 +106,7 @@ def _write(found: list[dict[str, Any]], target: Path, *, has_gpu: bool) -> str:
             lines += [f"      columns: {json.dumps(facts['columns'], ensure_ascii=False)}"]
     lines += [
         "  validation: 0.05      # share kept to watch the training",
-        "  max_rejected: 0.0     # share of rows that may be left out before the run stops",
+        f"  max_rejected: {_share(found):<7} # share of rows that may be lost: now {_lost(found)}",
         "",
         "training:",
         "  epochs: 3",
@@ -107,3 +122,17 @@ def _write(found: list[dict[str, Any]], target: Path, *, has_gpu: bool) -> str:
     ]
     lines += ["  quantize: 4bit", "  batch_tokens: 16384"] if has_gpu else ["  batch_tokens: 1024"]
     return "\n".join(lines) + "\n"
+
+
+def _share(found: list[dict[str, Any]]) -> float:
+    """Return the share of rows that are lost today, rounded up."""
+    lost: int = sum(facts["lost_rows"] for facts in found)
+    rows: int = sum(facts["rows"] for facts in found)
+    return math.ceil(1000 * lost / rows) / 1000
+
+
+def _lost(found: list[dict[str, Any]]) -> str:
+    lost, rows = (sum(facts[key] for facts in found) for key in ("lost_rows", "rows"))
+    rules = sorted({rule for facts in found for rule in facts["by_rule"]})
+    why = f" ({', '.join(rules)})" if rules else ""
+    return f"{lost:,} of {rows:,}{why}"

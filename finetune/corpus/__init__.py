@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from finetune.corpus.conversion import Account, Converted, Reading, convert_files
+from finetune.corpus.conversion import Account, Conversion, Converted, Reading, convert_files
 from finetune.corpus.dataset import Dataset, TrainFile
 from finetune.corpus.preparation import prepare
 from finetune.corpus.sources import SourceFile, find_files
 
 __all__ = [
     "Account",
+    "Conversion",
     "Converted",
     "Dataset",
     "Reading",
