@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from finetune import corpus, runs
+from finetune import corpus, evaluation, report, runs
 from finetune.errors import BackendError, FinetuneError, Interrupted, RunError
 from finetune.files import Lock
 from finetune.progress import Progress, silent
@@ -141,8 +141,6 @@ def evaluate(current: Run, *, progress: Progress = silent) -> dict[str, Any]:
     Raises:
         RunError: The run has no adapter yet.
     """
-    from finetune import evaluation, report
-
     measures = evaluation.evaluate(current, progress=progress)
     report.write_report(current)
     return measures
@@ -193,7 +191,10 @@ def _work(
                 current.set_state("training")
                 train(current, recipe, dataset, progress=progress)
             current.set_state("evaluating")
-            evaluate(current, progress=progress)
+            if dataset.evaluation or dataset.validation:
+                evaluate(current, progress=progress)
+            else:  # the recipe keeps nothing to measure on
+                report.write_report(current)
             current.set_state("done", tuned_model="adapter")
     except Interrupted as error:
         asked = any(event["event"] == "cancel" for event in current.events()[-3:])

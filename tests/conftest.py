@@ -1,8 +1,55 @@
 """Fixtures that several rooms share."""
 
 import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def finetune():
+    """Run the command line: `finetune("plan", path, cwd=folder)` → the finished process."""
+
+    def run(*arguments, cwd):
+        return subprocess.run(
+            [sys.executable, "-m", "finetune", *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def check_document():
+    """Check a JSON document against a schema of `data_schemas`, named such as `cli/plan`."""
+    from jsonschema import Draft202012Validator
+    from referencing import Registry, Resource
+
+    folder = ROOT / "data_schemas"
+    schemas = {
+        str(path.relative_to(folder)).removesuffix(".schema.json"): path
+        for path in folder.rglob("*.schema.json")
+    }
+    registry = Registry().with_resources(
+        (path.as_uri(), Resource.from_contents(json.loads(path.read_bytes())))
+        for path in schemas.values()
+    )
+
+    def check(name, document):
+        schema = {"$ref": schemas[name].as_uri()}
+        Draft202012Validator(schema, registry=registry).validate(document)
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def command(
     from finetune import pipeline
     from finetune.recipe import load_recipe
 
-    started = time.monotonic()
+    started = dt.datetime.now(dt.UTC)
     loaded = load_recipe(recipe, overrides, backend=backend)
     with console.progress() as progress:
         run = pipeline.run(loaded, run_folder=folder, fresh=fresh, progress=progress)
@@ -56,7 +56,11 @@ def command(
     show_measures(console, evaluation)
     console.show(f"run     {run.folder}")
     console.show(f"report  {run.folder / 'report.html'}")
-    console.say(f"done in {duration(time.monotonic() - started)}", style="green")
+    if state["updated"] < started.isoformat(timespec="seconds"):
+        console.say("done before: nothing left to do; `--fresh` starts over", style="green")
+    else:
+        passed = dt.datetime.now(dt.UTC) - started
+        console.say(f"done in {duration(passed.total_seconds())}", style="green")
     console.next(f"finetune chat {run.folder.name}")
 
 

@@ -212,7 +212,7 @@ def texts(value):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(shipped_folder("data_schemas").glob("*.schema.json")), ids=lambda p: p.name
+    "path", sorted(shipped_folder("data_schemas").rglob("*.schema.json")), ids=lambda p: p.name
 )
 def test_schemas_are_schemas(path):
     Draft202012Validator.check_schema(json.loads(path.read_bytes()))

@@ -193,7 +193,7 @@ def test_json_is_one_finding_a_line_and_the_counts(write):
     }
     assert summary["records"] == summary["invalid"] == MAX_SHOWN + 5
     schema = Draft202012Validator(
-        read_json(shipped_folder("data_schemas") / "validate.schema.json")
+        read_json(shipped_folder("data_schemas") / "cli" / "validate.schema.json")
     )
     for document in [*findings, summary]:
         schema.validate(document)

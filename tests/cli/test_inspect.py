@@ -53,7 +53,7 @@ def test_json_gives_one_line_a_sample(chats):
     assert [(s["line"], s["sample"]) for s in samples] == [(2, 1), (2, 2)]
     assert samples[0]["weights"] is None
     assert set(samples[1]["weights"]) == {0.0, 0.5}
-    schema = json.loads((ROOT / "data_schemas" / "inspect.schema.json").read_text())
+    schema = json.loads((ROOT / "data_schemas" / "cli" / "inspect.schema.json").read_text())
     for sample in samples:
         jsonschema.validate(sample, schema)
         assert len(sample["input_ids"]) == len(sample["labels"]) == len(sample["tokens"])

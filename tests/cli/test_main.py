@@ -12,16 +12,6 @@ from finetune.cli.explain import EXIT_CODES
 ROOT = Path(__file__).parents[2]
 
 
-def finetune(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "finetune", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
-
-
 def test_help_lists_every_command_and_loads_none_of_the_heavy_libraries():
     code = (
         "import sys\nfrom finetune.cli import main\nsys.argv = ['finetune', '--help']\n"
@@ -38,8 +28,8 @@ def test_help_lists_every_command_and_loads_none_of_the_heavy_libraries():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_and_json(name):
-    done = finetune(name, "--help")
+def test_every_command_has_help_and_json(finetune, tmp_path, name):
+    done = finetune(name, "--help", cwd=tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "--json" in done.stdout
@@ -57,7 +47,7 @@ def test_every_command_has_help_and_json(name):
         (["explain", "99"], 2, "is not an exit code"),
     ],
 )
-def test_a_wrong_command_says_what_to_do(tmp_path, arguments, code, said):
+def test_a_wrong_command_says_what_to_do(finetune, tmp_path, arguments, code, said):
     done = finetune(*arguments, cwd=tmp_path)
 
     assert done.returncode == code
@@ -66,15 +56,15 @@ def test_a_wrong_command_says_what_to_do(tmp_path, arguments, code, said):
     assert done.stdout == ""
 
 
-def test_explain_knows_every_exit_code_and_the_docs_do_too():
+def test_explain_knows_every_exit_code_and_the_docs_do_too(finetune, tmp_path):
     page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
     for code, meaning in EXIT_CODES.items():
-        assert meaning.split(";")[0] in finetune("explain", str(code)).stdout
+        assert meaning.split(";")[0] in finetune("explain", code, cwd=tmp_path).stdout
         assert str(code) in page
 
 
-def test_explain_json_is_one_document():
-    done = finetune("explain", "local.lora.rank", "--json")
+def test_explain_json_is_one_document(finetune, tmp_path):
+    done = finetune("explain", "local.lora.rank", "--json", cwd=tmp_path)
 
     assert done.stdout.startswith('{"name":"local.lora.rank"')
     assert done.stderr == ""

@@ -113,7 +113,7 @@ def test_losses_are_those_of_whole_logits_and_files_follow_their_schema(make_run
     held_out = run.dataset / "evaluation.jsonl"
     measures = evaluate(run)
 
-    schema = json.loads((ROOT / "data_schemas" / "evaluation.schema.json").read_bytes())
+    schema = json.loads((ROOT / "data_schemas" / "files" / "evaluation.schema.json").read_bytes())
     written = json.loads((run.folder / "evaluation.json").read_bytes())
     jsonschema.validate(written, schema)
     assert written == measures
