@@ -279,7 +279,7 @@ def test_too_many_rejected_rows_stop_it_before_anything_is_there(tmp_path):
         ("a.jsonl", b'{"question":"q","answer":null}', {}, UsageError, "unknown format"),
     ],
 )
-def test_bad_sources_are_said(tmp_path, name, content, options, error, message):  # noqa: PLR0917
+def test_bad_sources_are_said(tmp_path, name, content, options, error, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error) as caught:
         prepare(recipe(tmp_path, {"path": "a.jsonl", **options}), folder=tmp_path / "d")
