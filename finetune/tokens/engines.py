@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from finetune.errors import DataError
 from finetune.tokens.embedded import byte_letters
 
-_FAST_AFTER = 32_000_000  # characters: as long as the fast engine takes to load and warm up (3 s)
+_FAST_AFTER = 2.0  # seconds of counting: as long as the fast engine takes to load and warm up
 _PROBES = (
     "Hello <s> [INST] world</s>",
     "  two  spaces\n\n\tand a tab \r\n",
@@ -18,6 +20,25 @@ _PROBES = (
     "don't I'LL 3.14159 1,000,000 snake_case CamelCase https://example.org/?a=b&c=%20",
     "\x00\x1f\u200b\u2028\ufeff\uffff",
 )
+
+
+def check_text(text: str) -> None:
+    """Refuse half of a surrogate pair, as the JSON inside a text can hold it.
+
+    Tokenizers replace it without a word, or crash.
+
+    Raises:
+        DataError: The text holds one (`surrogate`).
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                "half of a surrogate pair in a text",
+                rule="surrogate",
+                hint="look for `\\ud8` to `\\udf` in arguments and results",
+            ) from None
 
 
 class Engine(Protocol):
@@ -59,10 +80,10 @@ class Tekken:
 
     Args:
         tokenizer: mistral-common's Tekkenizer.
-        fast_after: Characters counted before the fast engine is worth its loading.
+        fast_after: Seconds of counting before the fast engine is worth its loading.
     """
 
-    def __init__(self, tokenizer: Any, fast_after: int = _FAST_AFTER) -> None:
+    def __init__(self, tokenizer: Any, fast_after: float = _FAST_AFTER) -> None:
         self._model = tokenizer._model  # noqa: SLF001
         self._offset: int = tokenizer.num_special_tokens
         self._left = fast_after
@@ -75,14 +96,16 @@ class Tekken:
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of ids of each text."""
-        if self._left > 0:
-            self._left -= sum(map(len, texts))
-            if self._left <= 0:
-                self._fast = load_fast(self._model)
         if self._fast is not None:
             return [len(ids) for ids in self._fast.encode_batch_list(list(texts))]
+        start = time.process_time()
         encode = self._model.encode_ordinary
-        return [len(encode(text)) for text in texts]
+        lengths = [len(encode(text)) for text in texts]
+        if self._left > 0:
+            self._left -= time.process_time() - start
+            if self._left <= 0:
+                self._fast = load_fast(self._model)
+        return lengths
 
 
 def load_fast(model: Any) -> Any | None:

@@ -11,6 +11,7 @@ Only `load_tokenizer` imports this module: mistral-common takes 0.6 s.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from finetune.records import (
     SystemMessage,
     TextChunk,
     ThinkChunk,
+    Tool,
     ToolCall,
     Tools,
     UserMessage,
@@ -78,7 +80,7 @@ class Layout:
         marked: Any = type("Marked", (_Marked, type(encoder)), {})
         self._encoder: Any = marked.__new__(marked)  # its __init__ would ask for a Tekkenizer
         vars(self._encoder).update(vars(encoder), tokenizer=self._handles)
-        self._tools: dict[bytes, list[tool_calls.Tool]] = {}
+        self._tools: dict[bytes, tuple[list[tool_calls.Tool], str]] = {}
         self._request: Any = ChatCompletionRequest[Any](messages=[])
 
     def outline(
@@ -96,7 +98,7 @@ class Layout:
         """
         request = self._request
         request.messages = _strip_ids(conversation) if bare else conversation
-        request.tools = self._convert_tools(tools)
+        request.tools = None if tools is UNSET else self._convert_tools(tools)[0]
         texts: list[str] = []
         self._handles.texts = texts
         try:
@@ -129,24 +131,32 @@ class Layout:
             self._validator.validate_messages(checked)
         except _REFUSALS as error:
             raise _refusal(error) from None
-        self._convert_tools(tools)
+        if tools is not UNSET:
+            self._convert_tools(tools)
 
-    def _convert_tools(self, tools: Tools) -> list[tool_calls.Tool] | None:
-        if tools is UNSET:
-            return None
+    def dump_tools(self, tools: list[Tool]) -> str:
+        """Return the JSON of tools as they are encoded, from v2 on.
+
+        Raises:
+            DataError: mistral-common refuses them (`encoding`).
+        """
+        return self._convert_tools(tools)[1]
+
+    def _convert_tools(self, tools: list[Tool]) -> tuple[list[tool_calls.Tool], str]:
         key = msgspec.json.encode(tools)
         known = self._tools.get(key)
         if known is None:
             try:
-                known = [
+                converted = [
                     tool_calls.Tool.model_validate(msgspec.to_builtins(tool)) for tool in tools
                 ]
-                self._validator._validate_tools(known)  # noqa: SLF001 - once for each list of tools
+                self._validator._validate_tools(converted)  # noqa: SLF001 - once for each list
             except _REFUSALS as error:
                 raise _refusal(error) from None
             if len(self._tools) >= _KEPT_TOOLS:
                 self._tools.clear()
-            self._tools[key] = known
+            shown = [tool.model_dump(exclude={"function": {"strict": True}}) for tool in converted]
+            known = self._tools[key] = converted, json.dumps(shown, ensure_ascii=False)
         return known
 
 

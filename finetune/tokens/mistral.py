@@ -16,12 +16,21 @@ from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from msgspec import UNSET
 
 from finetune.errors import DataError, FinetuneError, UsageError
-from finetune.records import AssistantMessage, ChatRecord, Message, Record, TextRecord, Tools
+from finetune.records import (
+    AssistantMessage,
+    ChatRecord,
+    Message,
+    Record,
+    TextRecord,
+    Tools,
+    UserMessage,
+)
 from finetune.tokens.answers import Part, split_record
-from finetune.tokens.engines import Engine, SentencePiece, Tekken
+from finetune.tokens.engines import Engine, SentencePiece, Tekken, check_text
 from finetune.tokens.layout import CLOSE, OPEN, Layout, Outline, convert, text_index
 from finetune.tokens.parsing import Controls, parse_answer
-from finetune.tokens.selfcheck import check_ids
+from finetune.tokens.selfcheck import check_ids, find_miscount
+from finetune.tokens.tally import Arithmetic, Numbers, Tally
 from finetune.tokens.tokenizer import IGNORED, Sample, Tokenizer
 
 # A SentencePiece file of another version gives `<unk>` for control tokens, without a word.
@@ -73,6 +82,9 @@ class MistralFileTokenizer(Tokenizer):
             bracketed=self._number < 11,
         )
         check_ids(self, mistral)
+        self._settings = self._find_settings()
+        self._adds_up = True
+        self._adds_up = not find_miscount(self)
 
     def encode_chat(self, record: ChatRecord) -> list[Sample]:
         """Return the samples of a conversation: ids as `encode_chat_completion` gives them."""
@@ -88,6 +100,7 @@ class MistralFileTokenizer(Tokenizer):
 
     def text_ids(self, text: str) -> list[int]:
         """Return the ids of a text on its own, without BOS and EOS; controls stay plain text."""
+        check_text(text)
         return self._engine.encode(text)
 
     def encode_prompt(self, messages: Sequence[Message], tools: Tools = UNSET) -> list[int]:
@@ -98,7 +111,7 @@ class MistralFileTokenizer(Tokenizer):
             if mark >= 0:
                 ids.append(mark)
             elif mark not in (OPEN, CLOSE):
-                ids += self._engine.encode(outline.texts[text_index(mark)])
+                ids += self.text_ids(outline.texts[text_index(mark)])
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -124,27 +137,37 @@ class MistralFileTokenizer(Tokenizer):
 
         The texts of all records go to the engine at once, each distinct one a single time.
         """
-        numbers: dict[str, int] = {}
-        tallies: list[_Tally | DataError] = []
+        numbers = Numbers()
+        arithmetic = Arithmetic(
+            self._number,
+            thinks=self._controls.think is not None and self._controls.end_think is not None,
+            settings=self._settings,
+            numbers=numbers,
+            dump_tools=self._layout.dump_tools,
+        )
+        tallies: list[Tally | DataError] = []
         for record in records:
             try:
-                tallies.append(self._tally(record, numbers))
+                tallies.append(self._tally(record, arithmetic, numbers))
             except DataError as error:
                 tallies.append(error)
         lengths = self._engine.count(list(numbers))
         return [t if isinstance(t, DataError) else t.total(lengths) for t in tallies]
 
-    def _tally(self, record: Record, numbers: dict[str, int]) -> _Tally:
-        tally = _Tally()
+    def _tally(self, record: Record, arithmetic: Arithmetic, numbers: Numbers) -> Tally:
+        tally = Tally()
         if isinstance(record, TextRecord):
-            tally.fixed, tally.fixed_trained = 2, 1
-            number = numbers.setdefault(record.text, len(numbers))
-            tally.texts, tally.trained_texts = [number], [number]
+            tally.add(1, [], trained=False)
+            tally.add(1, [numbers[record.text]], trained=True)
         elif isinstance(record, ChatRecord):
             parts = split_record(record, self._number)
+            if self._adds_up:
+                quick = arithmetic.tally(record, parts)
+                if quick:
+                    return quick
             messages = convert(record.messages)
             for part in parts:
-                tally.add(self._outline(messages, part, record.tools), part, numbers)
+                _add(tally, self._outline(messages, part, record.tools), part, numbers)
         else:
             self.encode(record)  # raises: it has no samples
         return tally
@@ -177,7 +200,7 @@ class MistralFileTokenizer(Tokenizer):
         # The samples of one record share most of their texts.
         ids = known.get(text)
         if ids is None:
-            ids = known[text] = self._engine.encode(text)
+            ids = known[text] = self.text_ids(text)
         return ids
 
     def _check(self, ids: list[int], labels: list[int]) -> None:
@@ -192,6 +215,12 @@ class MistralFileTokenizer(Tokenizer):
             return None
         identifier: int = self._raw.get_special_token(token.value)
         return identifier
+
+    def _find_settings(self) -> str | None:
+        """Return the text of the settings beside the first user message, which v15 has."""
+        turns: list[Message] = [UserMessage(content="a"), AssistantMessage(content="b")]
+        texts = self._layout.outline(convert(turns), UNSET).texts
+        return texts[0] if len(texts) > len(turns) else None
 
     def _find_pad(self) -> int:
         if isinstance(self._raw, Tekkenizer):
@@ -211,34 +240,16 @@ class MistralFileTokenizer(Tokenizer):
             return "".join(f"<0x{byte:02X}>" for byte in raw)
 
 
-class _Tally:
-    """What a record's samples are made of: control tokens, counted, and texts, by number."""
-
-    __slots__ = ("fixed", "fixed_trained", "texts", "trained_texts")
-
-    def __init__(self) -> None:
-        self.fixed = self.fixed_trained = 0
-        self.texts: list[int] = []
-        self.trained_texts: list[int] = []
-
-    def add(self, outline: Outline, part: Part, numbers: dict[str, int]) -> None:
-        """Add a sample."""
-        answer, trained = -1, False
-        texts = [numbers.setdefault(text, len(numbers)) for text in outline.texts]
-        self.texts += texts
-        for mark in outline.marks:
-            if mark >= 0:
-                self.fixed += 1
-                self.fixed_trained += trained
-            elif mark == OPEN:
-                answer += 1
-                trained = part.weights[answer] > 0
-            elif mark == CLOSE:
-                trained = False
-            elif trained:
-                self.trained_texts.append(texts[text_index(mark)])
-
-    def total(self, lengths: Sequence[int]) -> tuple[int, int]:
-        """Return tokens and trained tokens, given the length of each text."""
-        tokens = self.fixed + sum(lengths[number] for number in self.texts)
-        return tokens, self.fixed_trained + sum(lengths[n] for n in self.trained_texts)
+def _add(tally: Tally, outline: Outline, part: Part, numbers: Numbers) -> None:
+    """Add a sample, laid out, to a tally."""
+    answer, trained = -1, False
+    for mark in outline.marks:
+        if mark == OPEN:
+            answer += 1
+            trained = part.weights[answer] > 0
+        elif mark == CLOSE:
+            trained = False
+        elif mark >= 0:
+            tally.add(1, [], trained=trained)
+        else:
+            tally.add(0, [numbers[outline.texts[text_index(mark)]]], trained=trained)

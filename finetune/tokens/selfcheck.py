@@ -5,6 +5,7 @@ Only `load_tokenizer` imports this module: mistral-common takes 0.6 s.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -44,14 +45,7 @@ def check_ids(tokenizer: Tokenizer, mistral: MistralTokenizer[Any, Any, Any, Any
     Raises:
         UsageError: Some ids differ: training on them would be training on something else.
     """
-    values: list[dict[str, Any]] = [{"messages": _PLAIN}, {"messages": _SYSTEM}]
-    if tokenizer.version != "v1":
-        tool = {"type": "function", "function": {"name": "weather", "parameters": _PARAMETERS}}
-        values.append({"messages": _CALLS, "tools": [tool]})
-    for value in values:
-        record = from_object("chat", value)
-        if not isinstance(record, ChatRecord):
-            raise TypeError(type(record).__name__)
+    for value, record in _probes(tokenizer):
         for sample in tokenizer.encode(record):
             messages = msgspec.to_builtins(record.messages[: sample.stop])
             if 3 <= int(tokenizer.version[1:]) <= 11:
@@ -63,3 +57,24 @@ def check_ids(tokenizer: Tokenizer, mistral: MistralTokenizer[Any, Any, Any, Any
                     f"{tokenizer.name}: ids differ from mistral-common's: {tokenizer.version}",
                     hint="install mistral-common 1.13, or take the file from the model again",
                 )
+
+
+def find_miscount(tokenizer: Tokenizer) -> bool:
+    """Return whether the counts of a conversation are not those of its samples."""
+    for _, record in _probes(tokenizer):
+        samples = tokenizer.encode(record)
+        trained = sum(sample.count_trained() for sample in samples)
+        if tokenizer.count(record) != (sum(map(len, samples)), trained):
+            return True
+    return False
+
+
+def _probes(tokenizer: Tokenizer) -> Iterator[tuple[dict[str, Any], ChatRecord]]:
+    values: list[dict[str, Any]] = [{"messages": _PLAIN}, {"messages": _SYSTEM}]
+    if tokenizer.version != "v1":
+        tool = {"type": "function", "function": {"name": "weather", "parameters": _PARAMETERS}}
+        values.append({"messages": _CALLS, "tools": [tool]})
+    for value in values:
+        record = from_object("chat", value)
+        if isinstance(record, ChatRecord):
+            yield value, record

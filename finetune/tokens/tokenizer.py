@@ -69,7 +69,7 @@ class Tokenizer(ABC):
 
         Raises:
             DataError: The conversation cannot be encoded (`encoding`, `joined-weights`,
-                `nothing-to-train`, `image`, `control-token`).
+                `nothing-to-train`, `image`, `surrogate`, `control-token`).
             UsageError: Records of this kind are not trained on tokens.
         """
         if isinstance(record, ChatRecord):
