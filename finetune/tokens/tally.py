@@ -178,7 +178,7 @@ class Arithmetic:
         calls = [call for m in run for call in m.tool_calls or ()]
         fixed = 1
         texts: list[int] = []
-        if any(content.__class__ is list and _thinks(content) for content in contents):
+        if any(map(_thinks, contents)):
             fixed, texts = self._reasoning(contents)
         elif text := self._join(contents):
             texts = [self._numbers[text if self._version == 1 else text.rstrip(" ")]]
@@ -243,7 +243,8 @@ class Arithmetic:
         return 2 * len(run), [numbers[_write(item)] for item in items]
 
     def _join(self, contents: Sequence[Any]) -> str:
-        return _BETWEEN.join([text for text in map(self._text, contents) if text])
+        texts = map(self._text, contents)
+        return next(texts) if len(contents) == 1 else _BETWEEN.join(filter(None, texts))
 
     def _text(self, content: Any) -> str:
         if isinstance(content, str):
@@ -253,8 +254,8 @@ class Arithmetic:
         return self._between_chunks.join([chunk.text for chunk in content if chunk.text])
 
 
-def _thinks(content: list[Any]) -> bool:
-    return any(type(chunk) is ThinkChunk for chunk in content)
+def _thinks(content: Any) -> bool:
+    return content.__class__ is list and any(type(chunk) is ThinkChunk for chunk in content)
 
 
 def _read(value: Any) -> Any:
