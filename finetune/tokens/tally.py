@@ -110,7 +110,10 @@ class Arithmetic:
         tally = Tally()
         try:
             tools = self._dump_tools(record.tools) if record.tools else None
-            runs = self._find_runs(record.messages[: parts[-1].stop])
+            stop = parts[-1].stop
+            for message in record.messages[stop:]:  # in no sample, but images are refused there too
+                self._text(message.content or "")
+            runs = self._find_runs(record.messages[:stop])
             for part in parts:
                 self._add(tally, [run for run in runs if run.stop <= part.stop], part, tools)
         except (ValueError, RecursionError, DataError):

@@ -30,6 +30,14 @@ CHUNKS = [
         {"type": "text", "text": "d  "},
     ],
 ]
+IMAGE_AT_THE_END = {  # in no sample
+    "messages": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": CHUNKS[3]},
+        {"role": "assistant", "content": "c", "weight": 0},
+    ]
+}
 JSONS = [
     "",
     " ",
@@ -97,6 +105,7 @@ def tell(result):
 @for_each_tokenizer()
 def test_odd_conversations_count_as_they_are_laid_out(tokenizer):
     odd = list(make_spoiled(int(tokenizer.version[1:]), 400))
+    odd.append(records.from_object("chat", IMAGE_AT_THE_END))
     laid_out = copy.copy(tokenizer)
     laid_out._adds_up = False
     expected = [tell(result) for result in laid_out.count_many(odd)]
