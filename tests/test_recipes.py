@@ -37,7 +37,7 @@ def test_recipe_loads_and_names_its_schema_and_command(path):
     assert all(source.path.exists() for source in recipe.data.train)
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# yaml-language-server: $schema=../data_schemas/recipe.schema.json\n")
-    assert f"#   finetune run recipes/{path.name}\n" in text
+    assert f"#   finetune run recipes/{path.name}" in text
 
 
 def test_readme_lists_every_recipe_once():

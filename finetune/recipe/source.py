@@ -7,6 +7,7 @@ without end are refused before anything is built from them.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from finetune.errors import RecipeError
 MAX_BYTES = 2**20
 MAX_NODES = 10_000
 MAX_DEPTH = 20
+MAX_BRACKETS = 200  # more would only cost the parser time, before MAX_DEPTH is looked at
 Key = tuple[str | int, ...]
 
 
@@ -73,6 +75,8 @@ def read_value(text: str, place: str) -> Any:
 
 
 def _parse(text: str, place: str) -> Any:
+    if _nesting(text) > MAX_BRACKETS:
+        raise RecipeError(f"{place}: too large or too deep for a recipe")
     try:
         return YAML(typ="rt", pure=True).load(io.StringIO(text))
     except MarkedYAMLError as error:
@@ -82,6 +86,12 @@ def _parse(text: str, place: str) -> Any:
         raise RecipeError(f"{place}{line}: not YAML: {problem}") from None
     except (YAMLError, RecursionError, ValueError):
         raise RecipeError(f"{place}: not YAML that can be read") from None
+
+
+def _nesting(text: str) -> int:
+    """Return how deep brackets stand in brackets, those inside quotes included."""
+    steps = ((char in "[{") - (char in "]}") for char in text)
+    return max(itertools.accumulate(steps), default=0)
 
 
 def _plain(tree: Any, place: str) -> tuple[dict[str, Any], dict[Key, str]]:
