@@ -61,7 +61,8 @@ def train(configuration: dict[str, str | int]) -> dict[str, float]:
     from finetune.catalog import read_shape
     from finetune.recipe import Recipe
 
-    local = {"batch_tokens": 8192, "gradient_checkpointing": "off", **configuration}
+    local = {"gradient_checkpointing": "off", **configuration}
+    local["batch_tokens"] = local["micro_batch_tokens"]
     name = local.pop("model")
     recipe = Recipe.model_validate(
         {

@@ -5,7 +5,9 @@
 Every arm trains the same LoRA adapter on the same samples (chats of varied length, about 230
 tokens on average, 8 a step, in the given order), on one thread, in a process of its own. Speed is
 tokens per second of CPU time without the first step; memory is the peak resident set. The loop
-shares no code with ours: it is what a person would write by hand for speed.
+shares no code with ours: it is what a person would write by hand for speed. It adds and rounds in
+the same order, as bfloat16 forgives no other: laid end to end in reverse, the loop's own samples
+give losses 1.7e-3 apart by the third step.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+ROOT = Path(__file__).parent.parent
 Samples = list[dict[str, list[int]]]
 
 BATCH, RANK, ALPHA, RATE = 8, 16, 32, 1e-4
 PLANNED = 8  # steps of the learning rate's cosine, in every arm
-STEPS = {"trl": 3, "loop": 5, "ours": 5}
+STEPS = {"embedded": 3, "tiny": 5}
 RUNS = {"trl": 1, "loop": 3, "ours": 3}
 BARS = {
     "embedded": {"speed": 3.5, "loop": 0.95, "memory": 0.8},
@@ -206,7 +209,7 @@ def run_loop(folder: Path, samples: Samples, steps: int, clock: Clock) -> None:
     """A loop in plain torch: packed rows, attention by sample, loss in chunks, bf16."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+    from torch.nn.functional import scaled_dot_product_attention
     from transformers import (
         AttentionInterface,
         AttentionMaskInterface,
@@ -225,11 +228,12 @@ def run_loop(folder: Path, samples: Samples, steps: int, clock: Clock) -> None:
         def forward(ctx, hidden, head, targets):
             slope, total = torch.empty_like(hidden), 0.0
             for i in range(0, len(targets), 512):
-                target = targets[i : i + 512]
+                places = range(len(targets[i : i + 512])), targets[i : i + 512]
                 scores = (hidden[i : i + 512] @ head.T).float()
-                total += cross_entropy(scores, target, reduction="sum")
-                scores = scores.softmax(-1)
-                scores[range(len(target)), target] -= 1
+                picked, top = scores[places], scores.amax(-1, keepdim=True)
+                mass = scores.sub_(top).exp_().sum(-1, keepdim=True)
+                total += ((mass.log() + top)[:, 0] - picked).sum()
+                scores.div_(mass)[places] -= 1
                 slope[i : i + 512] = scores.to(head.dtype) @ head
             ctx.save_for_backward(slope)
             return total
@@ -274,11 +278,10 @@ def run_loop(folder: Path, samples: Samples, steps: int, clock: Clock) -> None:
 ARMS = {"trl": run_trl, "loop": run_loop, "ours": run_ours}
 
 
-def spawn(arm: str, folder: Path) -> dict[str, Any]:
+def spawn(arm: str, name: str, folder: Path) -> dict[str, Any]:
     """Run one arm in a process of its own and return its result."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
-    command = [sys.executable, __file__, "--arm", arm, "--folder", str(folder)]
+    command = [sys.executable, __file__, "--models", name, "--arm", arm, "--folder", str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -292,7 +295,7 @@ def compare(name: str, folder: Path) -> list[str]:
     for turn in range(max(RUNS.values())):
         for arm in ARMS:
             if turn < RUNS[arm]:
-                results[arm].append(spawn(arm, folder))
+                results[arm].append(spawn(arm, name, folder))
     speed = {arm: statistics.median(r["speed"] for r in rs) for arm, rs in results.items()}
     memory = {arm: statistics.median(r["memory"] for r in rs) for arm, rs in results.items()}
     losses = {arm: rs[0]["losses"] for arm, rs in results.items()}
@@ -331,7 +334,7 @@ def main() -> None:
         torch.set_num_threads(1)
         samples = make_samples(options.folder)
         clock = Clock(samples)
-        ARMS[options.arm](options.folder, samples, STEPS[options.arm], clock)
+        ARMS[options.arm](options.folder, samples, STEPS[options.models[0]], clock)
         print("RESULT " + json.dumps(clock.result()))
         return
     missed = []
@@ -342,4 +345,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     main()

@@ -24,16 +24,20 @@ from finetune.recipe import Recipe
 
 # The head's scores exist for this many positions at once (`loss.CHUNK`, held equal by a test).
 LOSS_POSITIONS = 512
-# What a process holds with torch, transformers and peft loaded and nothing else (measured), and
-# the CUDA context with its libraries' work space (from experience, not measured here).
-CPU_OVERHEAD = 0.75e9
+# What a process holds with the libraries loaded and a few tokens trained (measured), and the CUDA
+# context with its libraries' work space (from experience, not measured here).
+CPU_OVERHEAD = 0.6e9
 CUDA_OVERHEAD = 1.0e9
 # Bytes of a frozen weight. 4-bit: NF4, blocks of 64 with a quantized scale each; 8-bit: one scale
 # a row. Embedding, head, norms and vision tower stay as they are.
 _QUANTIZED = {"4bit": 0.516, "8bit": 1.002}
-# What allocators keep beyond what is alive: chosen so that two CPU peaks measured on other samples
-# (135M: 4.35 GB, a tiny model: 1.35 GB) lie within 10 %; to be replaced by `benchmarks/memory.py`.
-_SLACK = 1.15
+# On a CPU, glibc's malloc before 2.38 does not give a freed aligned block to a request of the same
+# size: every layer leaves holes, held activations or not. Their size as a share of what all layers
+# hold: 0.6 for 135M, 0.7 for a tiny model, 0.5 for it in float32, and growing over the first steps
+# (glibc 2.36, 2026-11-22). With a mapping for each block (MALLOC_MMAP_THRESHOLD_) they vanish.
+_HOLES = 0.7
+# What the CUDA caching allocator rounds up (from experience, not measured here).
+_ROUNDING = 1.15
 DEFAULT_MICRO_BATCH_TOKENS = 4096
 _SMALLEST_MICRO_BATCH = 512
 
@@ -115,17 +119,12 @@ def estimate_memory(
     trained = tokens if trained is None else trained
     width = _bytes_of_a_number(recipe, device)
     adapter = sum(count_adapter(shape, recipe).values())
-    layer = _layer_bytes(shape, recipe, device, width)
-    held = shape.layers * layer
-    if gradient_checkpointing:
-        held = shape.layers * shape.hidden * width + layer
-    residual = 4 * shape.hidden  # the last norm computes in float32
     return Memory(
         weights=_weight_bytes(shape, recipe, width),
         adapter=4 * adapter,
         gradients=4 * adapter,
         optimizer=8 * adapter,
-        activations=round(_SLACK * tokens * (held + residual + _working_bytes(shape, width)))
+        activations=round(tokens * _activation_bytes(shape, recipe, device, gradient_checkpointing))
         + (width * adapter if width < 4 else 0),  # autocast keeps a copy of the adapter
         loss=_score_bytes(trained, width) * shape.vocab + 3 * trained * shape.hidden * width,
         overhead=round(CUDA_OVERHEAD if device.kind == "cuda" else CPU_OVERHEAD),
@@ -208,6 +207,20 @@ def _score_bytes(trained: int, width: int) -> int:
     """Return the bytes of scores a word of the vocabulary: a chunk, and the one before it."""
     one = min(LOSS_POSITIONS, trained) * (4 if width == 4 else 4 + width)
     return one + (4 * LOSS_POSITIONS if trained > LOSS_POSITIONS else 0)
+
+
+def _activation_bytes(shape: Shape, recipe: Recipe, device: Device, again: bool) -> float:
+    """Return the bytes of one token: held by the layers and the last norm, and computed with."""
+    width = _bytes_of_a_number(recipe, device)
+    layer = _layer_bytes(shape, recipe, device, width)
+    held, working = shape.layers * layer, _working_bytes(shape, width)
+    holes = _HOLES * held
+    if again:  # the layer in work is held beside the inputs of all
+        held, working = shape.layers * shape.hidden * width, layer + working
+    held += 4 * shape.hidden  # the last norm computes in float32
+    if device.kind == "cuda":
+        return _ROUNDING * (held + working)
+    return held + max(holes, working)  # what is computed with lies in the holes
 
 
 def _layer_bytes(shape: Shape, recipe: Recipe, device: Device, width: int) -> int:

