@@ -48,8 +48,13 @@ def test_a_run_ends_with_an_adapter_measures_and_a_report(unbroken, check_docume
         check_document("files/metric", line)
     for line in run.events():
         check_document("files/event", line)
-    for line in (run.folder / "predictions.jsonl").read_text().splitlines():
-        check_document("files/prediction", json.loads(line))
+    for path, schema in (
+        (run.folder / "predictions.jsonl", "files/prediction"),
+        (run.dataset / "rejected.jsonl", "files/rejected"),
+        (run.dataset / "origins.jsonl", "files/origin"),
+    ):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            check_document(schema, json.loads(line))
     assert (run.state["state"], document["state"]) == ("done", "done")
     assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5, 6]
     assert run.metrics()[-1]["loss"] < run.metrics()[0]["loss"]

@@ -68,10 +68,11 @@ def show_measures(console: Console, evaluation: dict[str, Any] | None) -> None:
     """Print base beside tuned."""
     if not evaluation:
         return
-    console.show(f"{evaluation['records']} held-out records    base    tuned")
+    console.show(f"{evaluation['records']} held-out records      base    tuned   95 % interval")
     for name, tuned in evaluation["tuned"].items():
         base = evaluation["base"].get(name, {}).get("value")
         shown = f"{base:7.3f}" if base is not None else "      –"
-        console.show(f"  {name:<20} {shown}  {tuned['value']:7.3f}")
+        interval = f"[{tuned['low']:.3f}, {tuned['high']:.3f}]"
+        console.show(f"  {name:<20} {shown}  {tuned['value']:7.3f}   {interval}")
     if evaluation.get("note"):
         console.show(f"  {evaluation['note']}")
