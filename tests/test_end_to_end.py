@@ -77,6 +77,15 @@ def test_the_same_command_again_says_that_nothing_is_left(unbroken, home, finetu
     assert len(list_runs(home / "runs")) == 1
 
 
+def test_the_plan_was_exact(unbroken, home, finetune):
+    plan = json.loads(finetune("plan", RECIPE, *SHORT, "--json", cwd=home).stdout)
+    last = unbroken[0].metrics()[-1]
+
+    assert (plan["steps"], plan["tokens_seen"]) == (last["step"], last["tokens"])
+    assert plan["epochs"] == pytest.approx(last["epoch"])
+    assert plan["seconds"] > 0  # from the speed that the run measured
+
+
 def test_a_killed_run_continues_to_the_same_end(unbroken, tmp_path, finetune):
     command = [sys.executable, "-m", "finetune", "run", str(RECIPE), *SHORT]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:

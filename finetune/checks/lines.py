@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from finetune.checks.report import Fault
 from finetune.files import MAX_LINE_BYTES
 from finetune.records import (
@@ -55,15 +57,12 @@ def has_duplicate_keys(data: bytes, record: Record, *, faultless: bool) -> bool:
     colons = data.count(b":")
     if faultless and colons == _least_keys(record):
         return False
-    # The record written anew has each key once and the same colons in its texts, unless one is
-    # spelled as an escape. Of the keys, `type` alone can be added anew.
+    # Written anew, the line has each key once and the same colons in its texts, unless one is
+    # spelled as an escape. A record adds `type` where the line leaves it out.
     anew = encode(record)
-    types = anew.count(b'"type"')
-    if (
-        colons == anew.count(b":")
-        and b"\\u003" not in data
-        and (types == 0 or types == data.count(b'"type"'))
-    ):
+    if b'"type"' in anew:
+        anew = msgspec.json.encode(msgspec.json.decode(data))
+    if colons == anew.count(b":") and b"\\u003" not in data:
         return False
     return any(_duplicates(data))
 

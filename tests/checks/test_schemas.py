@@ -199,6 +199,18 @@ def test_a_doubled_key_is_always_found(value, data):
     assert "duplicate-key" in rules
 
 
+def test_a_doubled_key_is_found_where_another_object_leaves_it_out():
+    line = (
+        b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":['
+        b'{"function":{"name":"f","description":"f","parameters":{}}},'
+        b'{"type":"function","type":"function","function":{"name":"g","description":"g","parameters":{}}}]}'
+    )
+
+    findings = Checker("chat", "v7").check_line(line, "f", 1)[1]
+
+    assert [finding.rule for finding in findings] == ["duplicate-key"]
+
+
 def texts(value):
     if isinstance(value, str):
         yield value
