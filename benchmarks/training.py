@@ -1,6 +1,6 @@
 """Training speed: ours beside TRL's SFTTrainer with its defaults and beside a hand-written loop.
 
-    python benchmarks/training.py            # under fifteen minutes on two cores
+    python benchmarks/training.py            # a quarter of an hour, or more on a busy machine
 
 Every arm trains the same LoRA adapter on the same samples (chats of varied length, about 230
 tokens on average, 8 a step, in the given order), on one thread, in a process of its own. Speed is
