@@ -31,4 +31,16 @@ METHODS: dict[str, Method] = {
         local="finetune.backends.local.sft:train",
         summary="supervised fine-tuning on conversations; the loss falls on the assistant",
     ),
+    "pretrain": Method(
+        record="text",
+        platform="completion",
+        local=None,
+        summary="continued pretraining on documents or code; the loss falls on every token",
+    ),
+    "classifier": Method(
+        record="classifier",
+        platform="classifier",
+        local=None,
+        summary="labels for texts or conversations",
+    ),
 }

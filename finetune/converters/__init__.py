@@ -10,12 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from finetune.converters import alpaca, laplateforme, openai, pairs, sharegpt
-from finetune.converters.reading import ConvertError, Detection
+from finetune.converters.reading import ConvertError, Detection, LeftOut
 from finetune.errors import UsageError
 from finetune.records import KINDS, Record
 from finetune.text import did_you_mean, safe
 
-__all__ = ["CONVERTERS", "ConvertError", "Converter", "Detection", "detect", "find_converter"]
+__all__ = [
+    "CONVERTERS",
+    "ConvertError",
+    "Converter",
+    "Detection",
+    "LeftOut",
+    "detect",
+    "find_converter",
+]
 
 
 class Converter(NamedTuple):

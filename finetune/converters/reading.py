@@ -17,6 +17,13 @@ class ConvertError(DataError):
     """A row that does not fit its converter; it has a rule and a path, but no place yet."""
 
 
+class LeftOut(ConvertError):
+    """A row that is no training data by its nature, such as a binary file: no fault of the corpus.
+
+    It is rejected with its rule, but does not count against `data.max_rejected`.
+    """
+
+
 class Detection(NamedTuple):
     """How the rows of a source are read.
 
@@ -25,12 +32,14 @@ class Detection(NamedTuple):
         kind: Kind of the records that come out.
         columns: Which key of a row holds what, for converters that let it be said.
         reason: What was seen, for people.
+        roles: What the rows call their roles → our roles, beside those the format knows.
     """
 
     format: str
     kind: str = "chat"
     columns: Mapping[str, str] = {}
     reason: str = ""
+    roles: Mapping[str, str] = {}
 
     def column(self, name: str) -> str:
         """Return the row's key for `name`: the one that was said, else `name` itself."""

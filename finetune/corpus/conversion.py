@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 
 from finetune.checks import Finding
 from finetune.checks.report import Fault
-from finetune.converters import CONVERTERS, ConvertError, Detection, detect, find_converter
+from finetune.converters import (
+    CONVERTERS,
+    ConvertError,
+    Detection,
+    LeftOut,
+    detect,
+    find_converter,
+)
 from finetune.corpus.containers import Container, Row, open_container
 from finetune.errors import DataError, UsageError
 from finetune.progress import Progress, silent
@@ -79,12 +86,14 @@ class Reading(NamedTuple):
         kind: The kind of record wanted, else what is found.
         columns: Which key of a row holds what.
         system: System prompt for records that have none.
+        roles: What the rows call their roles → our roles.
     """
 
     format: str | None = None
     kind: str | None = None
     columns: Mapping[str, str] = {}
     system: str | None = None
+    roles: Mapping[str, str] = {}
 
 
 class Conversion:
@@ -153,7 +162,10 @@ class Conversion:
         if not values:
             raise self._unreadable(sample)
         try:
-            return detect(values, format=reading.format, kind=reading.kind, columns=reading.columns)
+            found = detect(
+                values, format=reading.format, kind=reading.kind, columns=reading.columns
+            )
+            return found._replace(roles=reading.roles)
         except UsageError as error:
             raise UsageError(f"{self.name}: {error.message}", hint=error.hint) from None
 
@@ -183,7 +195,7 @@ class Conversion:
                 records = convert(row.value, detection)
             except ConvertError as error:
                 fault = Fault(error.rule or "type", error.path or "", error.fact)
-                self._reject_row(row, fault)
+                self._reject_row(row, fault, lost=not isinstance(error, LeftOut))
                 continue
             rows["converted"] += 1
             made["made"] += len(records)
@@ -219,9 +231,9 @@ class Conversion:
         self.account.lost_rows += lost
         return passing
 
-    def _reject_row(self, row: Row, fault: Fault) -> None:
+    def _reject_row(self, row: Row, fault: Fault, *, lost: bool = True) -> None:
         self.account.rows["rejected"] += 1
-        self.account.lost_rows += 1
+        self.account.lost_rows += lost
         self.account.by_rule[fault.rule] += 1
         self._reject(finding_at(self.name, row.line, fault))
 

@@ -166,7 +166,11 @@ class _Preparation:
             validation=shared, evaluation=self._recipe.evaluation.data, group=source.group
         )
         reading = Reading(
-            source.format, METHODS[self._recipe.method].record, source.columns, source.system
+            source.format,
+            METHODS[self._recipe.method].record,
+            source.columns,
+            source.system,
+            source.roles,
         )
         files = []
         for number, file in enumerate(one.files):

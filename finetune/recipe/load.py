@@ -141,7 +141,10 @@ def _place(recipe: Recipe, path: Path, places: dict[Key, str]) -> Recipe:
     if isinstance(values["data"]["validation"], list):
         sources = sources + values["data"]["validation"]
     for source in sources:
-        source["path"] = folder / source["path"].expanduser()
+        if not str(source["path"]).startswith("hub:"):
+            source["path"] = folder / source["path"].expanduser()
+    clean = values["data"]["clean"]
+    clean["decontaminate"] = [folder / path.expanduser() for path in clean["decontaminate"]]
     if values["model"].startswith((".", "/", "~")):
         values["model"] = str((folder / Path(values["model"]).expanduser()).resolve())
     placed = Recipe.model_validate(values)

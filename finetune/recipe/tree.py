@@ -29,28 +29,91 @@ class Section(BaseModel):
     )
 
 
+class Provenance(Section):
+    """Where personal data come from and why they may be used; copied into the manifest."""
+
+    purpose: str | None = None
+    """What the data are used for."""
+    lawful_basis: (
+        Literal[
+            "consent",
+            "contract",
+            "legal-obligation",
+            "vital-interests",
+            "public-task",
+            "legitimate-interests",
+        ]
+        | None
+    ) = None
+    """The lawful basis of the processing (article 6 of the GDPR)."""
+    source: str | None = None
+    """Where the data were collected, and from whom."""
+    retention: str | None = None
+    """How long the data are kept, such as `until 2027-12-31`."""
+
+
+class Chunks(Section):
+    """How documents are cut into records."""
+
+    by: Literal["document", "paragraph", "window"] = "document"
+    """A record is a whole document, a paragraph, or a window of so many tokens."""
+    tokens: PositiveInt = 2048
+    """Length of a window, in tokens of the recipe's model."""
+    overlap: Annotated[int, Field(ge=0)] = 0
+    """Tokens that a window shares with the one before it."""
+
+
 class Source(Section):
     """One corpus: where it lies and how its rows become records."""
 
     path: Path
-    """File, folder or glob of the corpus, relative to the recipe."""
+    """File, folder, archive or glob of the corpus, relative to the recipe; or `hub:ID` for a \
+dataset of the Hugging Face hub."""
+    split: str | None = None
+    """The split of a Hugging Face dataset (all of them where absent)."""
     format: str | None = None
     """Name of the converter; detected from the content when absent."""
     columns: dict[str, str] = {}
-    """Which column of the corpus holds what, such as `{user: question, assistant: answer}`."""
+    """Which column holds what, such as `{user: question, assistant: answer}`; a value may be a \
+template of several, such as `"{subject}\\n\\n{body}"`."""
+    roles: dict[str, str] = {}
+    """What the corpus calls its roles, such as `{agent: assistant, customer: user}`."""
     system: str | None = None
     """System prompt put before every record of this source that has none."""
+    chunks: Chunks = Chunks()
+    """How documents are cut into records."""
     weight: Positive = 1.0
     """How often a record of this source is seen relative to one of weight 1."""
+    max_records: PositiveInt | None = None
+    """Most training records taken from this source: those of the lowest hash."""
     group: str | None = None
     """Column whose value keeps rows together on one side of the split, such as a customer id."""
+    known: list[str] = []
+    """Columns with personal data, whose values are replaced wherever their row or conversation \
+repeats them."""
+    provenance: Provenance = Provenance()
+    """Where personal data come from and why they may be used; copied into the manifest."""
 
 
 class Clean(Section):
-    """What is removed before the split."""
+    """What is repaired and removed on the way to a dataset."""
 
-    deduplicate: Literal["exact", "off"] = "exact"
-    """Remove records that are equal to an earlier one, or keep them all."""
+    fix: list[str] = []
+    """Repairs made on records that need them, by name (`finetune explain FIX`)."""
+    deduplicate: Literal["exact", "near", "off"] = "exact"
+    """Remove records that equal an earlier one, also those nearly equal, or keep them all."""
+    near: Annotated[float, Field(gt=0.5, le=1)] = 0.8
+    """Share of common word sequences from which two records are nearly equal (Jaccard)."""
+    decontaminate: list[Path] = []
+    """Evaluation files: training records that share a sequence of words with one are removed."""
+    languages: list[str] = []
+    """Languages that are kept (ISO 639-1), all where empty."""
+    min_characters: PositiveInt | None = None
+    """Records with less text are removed."""
+    max_characters: PositiveInt | None = None
+    """Records with more text are removed."""
+    balance: Literal["off", "downsample"] = "off"
+    """Cut the larger classes of a classifier down to the smallest."""
 
 
 class Data(Section):
@@ -61,7 +124,9 @@ class Data(Section):
     validation: Share | list[Source] = 0.05
     """The share of records kept for validation, or the sources that are the validation data."""
     clean: Clean = Clean()
-    """What is removed before the split."""
+    """What is repaired and removed on the way to a dataset."""
+    privacy: Literal["off", "report", "mask", "pseudonymize"] = "off"
+    """Personal data in records: not looked for, counted, masked, or replaced by invented ones."""
     max_rejected: Share = 0.0
     """The share of rows that may be rejected before the run stops."""
     too_long: Literal["error", "drop", "truncate-history"] = "error"
