@@ -73,8 +73,8 @@ class Profile:
         else:
             if isinstance(record, ClassifierRecord):
                 self._add_labels(record)
-                if record.text is not UNSET:
-                    texts.append(str(record.text))
+                if isinstance(record.text, str):
+                    texts.append(record.text)
             elif record.tools:
                 self._with["tools"] += 1
             answers = sum(self._add_message(message, texts) for message in messages_of(record))
