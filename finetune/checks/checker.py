@@ -145,7 +145,7 @@ class Checker:
                 rule=fault.rule,
                 severity=severities[fault.rule],
                 message=fault.message,
-                fixable=RULES[fault.rule].fix is not None,
+                fixable=bool(RULES[fault.rule].fixes),
             )
             for fault in faults
             if fault.rule in severities

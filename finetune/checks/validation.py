@@ -241,7 +241,7 @@ def repair(checker: Checker, data: bytes, findings: list[Finding]) -> tuple[byte
     done: set[str] = set()
     for _ in range(_MAX_PASSES):
         rules = {finding.rule for finding in findings}
-        wanted = [name for name in FIXES if name in {RULES[rule].fix for rule in rules}]
+        wanted = [name for name in FIXES if any(name in RULES[rule].fixes for rule in rules)]
         if "drop-blank-lines" in wanted:
             return b"", {"drop-blank-lines"}
         value, _ = read_value(data)

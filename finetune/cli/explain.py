@@ -55,7 +55,7 @@ def _look_up(word: str) -> dict[str, object]:
             "error for": ", ".join(rule.errors),
             "warning for": ", ".join(rule.warnings),
             "meaning": rule.summary,
-            "fix": rule.fix,
+            "fix": ", ".join(rule.fixes),
         }
     if word in METHODS:
         method = METHODS[word]

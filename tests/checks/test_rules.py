@@ -29,7 +29,7 @@ def test_rule_tells_a_kept_line_from_a_broken_one(name):
     found = [finding for finding in findings(target, kind, broken) if finding.rule == name]
     assert found
     assert {(f.file, f.line, f.severity, f.fixable) for f in found} == {
-        ("file.jsonl", 7, RULES[name].severity(target), RULES[name].fix is not None)
+        ("file.jsonl", 7, RULES[name].severity(target), bool(RULES[name].fixes))
     }
 
 
@@ -47,10 +47,10 @@ def test_table_names_real_targets_kinds_and_fixes():
         assert rule.errors or rule.warnings
         assert not set(rule.errors) & set(rule.warnings)
         assert set(rule.kinds) <= KINDS.keys()
-        assert rule.fix is None or rule.fix in FIXES
+        assert set(rule.fixes) <= FIXES.keys()
         assert rule.summary[0].islower() or rule.summary.startswith(("NaN", "La "))
         assert f"| `{rule.name}` |" in rules_table()
-    assert {rule.fix for rule in RULES.values()} - {None} == FIXES.keys()
+    assert {fix for rule in RULES.values() for fix in rule.fixes} == FIXES.keys()
 
 
 def test_an_ignored_rule_is_silent_and_an_unknown_one_refused():

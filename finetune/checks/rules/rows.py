@@ -1,0 +1,24 @@
+"""Reasons why a raw row, or a record made of it, is left out."""
+
+from __future__ import annotations
+
+from finetune.checks.rules.rule import Rule
+
+
+def _row(name: str, summary: str) -> Rule:
+    return Rule(name, summary, kinds=())
+
+
+ROWS = (
+    _row("empty-file", "a file holds at least one row"),
+    _row("truncated", "a file ends where its last row ends, and compressed data are whole"),
+    _row("table", "quotes and line ends of a table follow RFC 4180"),
+    _row("ragged-row", "a row of a table has as many cells as the header"),
+    _row("duplicate-column", "each column of a table has its own name"),
+    _row("second-list", "a JSON document holds one list of rows"),
+    _row("tools-text", "declared tools that are a text are JSON"),
+    _row("call-text", "a tool call that is a text is JSON"),
+    _row("result-without-call", "a tool result follows the call that it answers"),
+    _row("duplicate", "a record stands once: an equal one came before it"),
+    _row("held-out", "no training record equals a validation or evaluation record"),
+)
