@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from finetune.checks.report import Fault
 from finetune.corpus.containers import array, lines, table
-from finetune.corpus.containers.row import Row, parse
+from finetune.corpus.containers.row import Raw, Row, parse
 from finetune.errors import DataError, UsageError
 
-__all__ = ["CONTAINERS", "Container", "Row", "is_data_file", "open_container"]
+__all__ = ["CONTAINERS", "Container", "Raw", "Row", "is_data_file", "open_container"]
 
-CONTAINERS: dict[str, Callable[[io.BufferedReader], Iterator[Row]]] = {
+CONTAINERS: dict[str, Callable[[io.BufferedReader], Iterator[Row | Raw]]] = {
     "JSON Lines": lines.read,
     "a JSON list": array.read_array,
     "a JSON document": array.read_object,
@@ -59,13 +59,19 @@ class Container(NamedTuple):
 
     Attributes:
         name: Its line in CONTAINERS.
-        rows: What it holds; a fault stands where a row cannot be read.
+        items: What it holds, JSON texts as they were read; a fault stands where a row cannot be
+            read.
         has_bom: It begins with a byte order mark, which is no part of its rows.
     """
 
     name: str
-    rows: Iterator[Row]
+    items: Iterator[Row | Raw]
     has_bom: bool
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """The same, parsed."""
+        return (item.parse() if isinstance(item, Raw) else item for item in self.items)
 
 
 def open_container(file: io.BufferedIOBase, place: str) -> Container:
@@ -137,11 +143,11 @@ def _decompress(plain: _Source) -> _Source:
     return _Source(stream)
 
 
-def _check_end(rows: Iterator[Row], source: _Source) -> Iterator[Row]:
+def _check_end(items: Iterator[Row | Raw], source: _Source) -> Iterator[Row | Raw]:
     line = 0
-    for row in rows:
-        line = row.line
-        yield row
+    for item in items:
+        line = item.line
+        yield item
     if source.broken:
         message = "the compressed data end too early or are damaged"
         yield Row(line + 1, None, Fault("truncated", "", message))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from finetune.checks.report import Fault
-from finetune.corpus.containers.row import Row, parse, too_long
+from finetune.corpus.containers.row import Raw, Row, too_long
 from finetune.files import MAX_LINE_BYTES
 from finetune.text import safe
 
@@ -52,7 +52,7 @@ def find_rows(head: bytes) -> tuple[str, int] | None:
     return None
 
 
-def read_array(stream: io.BufferedReader) -> Iterator[Row]:
+def read_array(stream: io.BufferedReader) -> Iterator[Row | Raw]:
     """Yield the rows of `[…]`."""
     while stream.read(1) != b"[":
         pass
@@ -63,7 +63,7 @@ def read_array(stream: io.BufferedReader) -> Iterator[Row]:
         yield Row(values.number + 1, None, Fault("json", "", message))
 
 
-def read_object(stream: io.BufferedReader) -> Iterator[Row]:
+def read_object(stream: io.BufferedReader) -> Iterator[Row | Raw]:
     """Yield the rows of `{"data": […], …}`, or the objects of a document themselves."""
     found = find_rows(stream.peek(_CHUNK))
     if found:
@@ -100,7 +100,7 @@ class _Values:
         """Return what follows the last value, up to the bound."""
         return self._buffer[self._scanned :] + self._stream.read(self._limit)
 
-    def rows(self) -> Iterator[Row]:  # noqa: C901, PLR0912 (one state machine, read as a whole)
+    def rows(self) -> Iterator[Row | Raw]:  # noqa: C901, PLR0912 (one state machine, read as a whole)
         """Yield each value as a row."""
         depth = 0
         while True:
@@ -135,21 +135,21 @@ class _Values:
                 yield from self._cut()
                 return
 
-    def _row(self, end: int) -> Row:
+    def _row(self, end: int) -> Row | Raw:
         self.number += 1
         size = self._skipped + end - self._start
         data = self._buffer[self._start : end]
         self._start, self._skipped = self._scanned, 0
         if size > self._limit:
             return too_long(self.number, size, self._limit)
-        return parse(self.number, data)
+        return Raw(self.number, data)
 
-    def _cut(self) -> Iterator[Row]:
+    def _cut(self) -> Iterator[Row | Raw]:
         data = self._buffer[self._start :]
         if self._skipped:
             yield too_long(self.number + 1, self._skipped + len(data), self._limit)
         elif data.strip():
-            yield parse(self.number + 1, data, cut=True)
+            yield Raw(self.number + 1, data, cut=True)
         elif self._array:
             yield Row(
                 self.number + 1, None, Fault("truncated", "", "the file ends before the list does")

@@ -18,11 +18,31 @@ class Row(NamedTuple):
         line: The line on which it starts, from 1; its number in formats without lines.
         value: What it holds (None where it is faulty).
         fault: Why it cannot be read, else None.
+        rows: How many rows of the file it was grouped from.
     """
 
     line: int
     value: Any
     fault: Fault | None = None
+    rows: int = 1
+
+
+class Raw(NamedTuple):
+    """A row that is not parsed yet, so that a worker process can do it.
+
+    Attributes:
+        line: As in `Row`.
+        data: The JSON text.
+        cut: Nothing follows it, so that a text without an end means a file without an end.
+    """
+
+    line: int
+    data: bytes
+    cut: bool = False
+
+    def parse(self) -> Row:
+        """Return the row that the text holds."""
+        return parse(self.line, self.data, cut=self.cut)
 
 
 _BYTE = re.compile(r"\(byte (\d+)\)")
