@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections import Counter
@@ -28,7 +29,12 @@ _SHOWN = 20  # findings printed of each rule
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
 @click.option("--from", "source", metavar="FORMAT", help="The format; else it is detected.")
 @click.option("--kind", help="Kind of the records: chat, text, classifier, …")
-@click.option("--columns", metavar="A=B,…", help="Which column holds what: user=question,…")
+@click.option(
+    "--columns",
+    metavar="A=B,…",
+    help="Which column holds what: user=question,… or user='{subject}\\n\\n{body}',…",
+)
+@click.option("--roles", metavar="A=B,…", help="What the rows call roles: agent=assistant,…")
 @click.option(
     "--to", "target", type=click.Choice(["laplateforme"]), default="laplateforme", hidden=True
 )
@@ -40,6 +46,7 @@ def command(
     source: str | None,
     kind: str | None,
     columns: str | None,
+    roles: str | None,
     target: str,  # noqa: ARG001 (one form so far)
     output: str,
     console: Console,
@@ -61,7 +68,12 @@ def command(
         if left_out[finding.rule] <= _SHOWN:
             click.echo(safe(str(finding)), err=True)
 
-    reading = Reading(source, kind, _columns(columns))
+    reading = Reading(
+        source,
+        kind,
+        _pairs("--columns", columns, "user=question,assistant=answer"),
+        roles=_pairs("--roles", roles, "agent=assistant,customer=user"),
+    )
     with _open_output(output) as file, console.progress() as progress:
         done = convert_files(
             _open_inputs(inputs, output),
@@ -74,14 +86,13 @@ def command(
     _tell(console, done, left_out, output)
 
 
-def _columns(text: str | None) -> dict[str, str]:
-    pairs = [part.partition("=") for part in text.split(",")] if text else []
-    for name, equals, column in pairs:
-        if not (name and equals and column):
-            raise UsageError(
-                "--columns: is not a=b,c=d", hint="for example: user=question,assistant=answer"
-            )
-    return {name.strip(): column for name, _, column in pairs}
+def _pairs(option: str, text: str | None, example: str) -> dict[str, str]:
+    # A comma inside a template parts nothing: behind one that does stands `name=`.
+    pairs = [part.partition("=") for part in re.split(r",(?=\s*\w+\s*=)", text)] if text else []
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise UsageError(f"{option}: is not a=b,c=d", hint=f"for example: {example}")
+    return {name.strip(): value.replace("\\n", "\n") for name, _, value in pairs}
 
 
 def _open_inputs(inputs: tuple[str, ...], output: str) -> Iterator[tuple[str, Any]]:

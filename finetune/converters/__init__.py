@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from finetune.converters import alpaca, laplateforme, openai, pairs, sharegpt
-from finetune.converters.reading import ConvertError, Detection, LeftOut
+from finetune.converters.reading import ConvertError, Detection, LeftOut, columns_of
 from finetune.errors import UsageError
 from finetune.records import KINDS, Record
 from finetune.text import did_you_mean, safe
@@ -142,12 +142,13 @@ def _named(
 
 def _check_columns(rows: Sequence[Any], columns: Mapping[str, str]) -> None:
     there = {key for row in rows if isinstance(row, dict) for key in row}
-    for part, column in columns.items():
-        if column not in there:
-            raise UsageError(
-                f"columns.{part}: no column `{safe(column, 80)}`: {_seen(rows)}",
-                hint=did_you_mean(column, there),
-            )
+    for part, said in columns.items():
+        for column in columns_of(said):
+            if column not in there:
+                raise UsageError(
+                    f"columns.{part}: no column `{safe(column, 80)}`: {_seen(rows)}",
+                    hint=did_you_mean(column, there),
+                )
 
 
 def _seen(rows: Sequence[Any]) -> str:

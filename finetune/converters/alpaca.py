@@ -19,8 +19,6 @@ from finetune.converters.reading import (
     Detection,
     as_object,
     list_at,
-    optional_text,
-    text_at,
 )
 from finetune.records import (
     AssistantMessage,
@@ -37,7 +35,7 @@ FIELDS = ("instruction", "input", "output", "system", "history")
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
     """Return how `rows` are read, when they are Alpaca's."""
     source = Detection("alpaca", "chat", dict(columns), "keys `instruction` and `output`")
-    needed = {source.column("instruction"), source.column("output")}
+    needed = {*source.keys("instruction"), *source.keys("output")}
     fitting = sum(isinstance(row, dict) and needed <= row.keys() for row in rows)
     return source if 2 * fitting >= len(rows) else None
 
@@ -50,19 +48,19 @@ def convert(value: Any, source: Detection) -> list[Record]:
     """
     row = as_object(value)
     messages: list[Message] = []
-    if system := optional_text(row, source.column("system")):
+    if system := source.optional_text(row, "system"):
         messages.append(SystemMessage(content=system))
     history = source.column("history")
     if row.get(history) is not None:
         for number, turn in enumerate(list_at(row, history)):
             question, answer = _turn(turn, f"{history}[{number}]")
             messages += [UserMessage(content=question), AssistantMessage(content=answer)]
-    instruction = text_at(row, source.column("instruction"))
-    extra = optional_text(row, source.column("input"))
+    instruction = source.text(row, "instruction")
+    extra = source.optional_text(row, "input")
     messages.append(
         UserMessage(content=f"{instruction}\n\n{extra}" if extra.strip() else instruction)
     )
-    messages.append(AssistantMessage(content=text_at(row, source.column("output"))))
+    messages.append(AssistantMessage(content=source.text(row, "output")))
     return [ChatRecord(messages=messages)]
 
 

@@ -4,6 +4,9 @@
 |--------------------------------------------------------|-----------------------------------------|
 | `{"question": "Q", "answer": "A"}`                     | user `Q`, assistant `A`                 |
 | `{"frage": "Q", "antwort": "A"}` with `columns:`       | user `Q`, assistant `A`                 |
+| `columns: {user: "{subject}: {body}", …}`              | user: both, with the text between them  |
+| … of which all are empty or null                       | the empty text                          |
+| a number or a boolean in a template                    | its JSON text; else the row is rejected |
 | `{"system": "S", "prompt": "Q", "completion": "A"}`    | system `S`, user `Q`, assistant `A`     |
 | an empty or absent system prompt                       | no system message                       |
 | other columns                                          | not used, and counted as such           |
@@ -14,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.converters.reading import Detection, as_object, optional_text, text_at
+from finetune.converters.reading import Detection, as_object
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
@@ -74,8 +77,8 @@ def convert(value: Any, source: Detection) -> list[Record]:
     """
     row = as_object(value)
     messages: list[Message] = []
-    if system := optional_text(row, source.column("system")):
+    if system := source.optional_text(row, "system"):
         messages.append(SystemMessage(content=system))
-    messages.append(UserMessage(content=text_at(row, source.column("user"))))
-    messages.append(AssistantMessage(content=text_at(row, source.column("assistant"))))
+    messages.append(UserMessage(content=source.text(row, "user")))
+    messages.append(AssistantMessage(content=source.text(row, "assistant")))
     return [ChatRecord(messages=messages)]

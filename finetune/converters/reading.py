@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from finetune import records
-from finetune.errors import DataError
+from finetune.errors import DataError, UsageError
 from finetune.records import Record
 
 
@@ -25,12 +26,13 @@ class LeftOut(ConvertError):
 
 
 class Detection(NamedTuple):
-    """How the rows of a source are read.
+    r"""How the rows of a source are read.
 
     Attributes:
         format: Name of the converter.
         kind: Kind of the records that come out.
-        columns: Which key of a row holds what, for converters that let it be said.
+        columns: Which key of a row holds what, for converters that let it be said: the key's name,
+            or a template of several, such as `"{subject}\n\n{body}"`.
         reason: What was seen, for people.
         roles: What the rows call their roles → our roles, beside those the format knows.
     """
@@ -44,6 +46,100 @@ class Detection(NamedTuple):
     def column(self, name: str) -> str:
         """Return the row's key for `name`: the one that was said, else `name` itself."""
         return self.columns.get(name, name)
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """Return all keys of a row that make up `name`: more than one where it is a template."""
+        return columns_of(self.column(name))
+
+    def text(self, row: dict[str, Any], name: str) -> str:
+        """Return the text that a row holds for `name`.
+
+        Raises:
+            ConvertError: A column is missing, or holds something else.
+        """
+        column = self.column(name)
+        return _fill(column, row) if _is_template(column) else text_at(row, column)
+
+    def optional_text(self, row: dict[str, Any], name: str) -> str:
+        """Return the text that a row holds for `name`; absent and null are the empty text.
+
+        Raises:
+            ConvertError: A column holds something else.
+        """
+        column = self.column(name)
+        if _is_template(column):
+            return _fill(column, row, required=False)
+        return optional_text(row, column)
+
+
+_PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]|[^{}]+")
+
+
+class _Part(NamedTuple):
+    """A piece of a template: literal text, or the name of a column."""
+
+    text: str
+    is_column: bool
+
+
+@functools.cache
+def _parse(template: str) -> tuple[_Part, ...]:
+    parts = []
+    for match in _PARTS.finditer(template):
+        if match[1]:
+            parts.append(_Part(match[1], is_column=True))
+        elif match[0] in "{}":
+            raise UsageError(
+                f"columns: a brace without its other half at character {match.start() + 1}",
+                hint="a template names columns as `{column}`; a brace of the text is doubled: `{{`",
+            )
+        else:
+            parts.append(_Part({"{{": "{", "}}": "}"}.get(match[0], match[0]), is_column=False))
+    if not any(part.is_column for part in parts):
+        raise UsageError("columns: a template that names no column", hint="for example: `{body}`")
+    return tuple(parts)
+
+
+def columns_of(column: str) -> tuple[str, ...]:
+    """Return the columns that a template names; a name that is no template stands for itself.
+
+    Raises:
+        UsageError: The template has half a pair of braces, or names no column.
+
+    Example:
+        >>> columns_of("{subject}: {body}"), columns_of("body")
+        (('subject', 'body'), ('body',))
+    """
+    if not _is_template(column):
+        return (column,)
+    return tuple(dict.fromkeys(part.text for part in _parse(column) if part.is_column))
+
+
+def _is_template(column: str) -> bool:
+    return "{" in column or "}" in column
+
+
+def _fill(template: str, row: dict[str, Any], *, required: bool = True) -> str:
+    """Return a template filled from a row; the empty text where all its columns are empty.
+
+    Numbers and booleans become text as JSON writes them, null is empty.
+    """
+    parts = _parse(template)
+    texts = [_as_text(row, part.text, required) if part.is_column else part.text for part in parts]
+    if any(part.is_column and text for part, text in zip(parts, texts, strict=True)):
+        return "".join(texts)
+    return ""
+
+
+def _as_text(row: dict[str, Any], column: str, required: bool) -> str:
+    value = row.get(column)
+    if isinstance(value, str):
+        return value
+    if value is None and (column in row or not required):
+        return ""
+    if isinstance(value, int | float):
+        return msgspec.json.encode(value).decode()
+    return text_at(row, column)
 
 
 _TYPES = {

@@ -27,7 +27,6 @@ from finetune.converters.reading import (
     Detection,
     as_object,
     list_at,
-    optional_text,
     text_at,
 )
 from finetune.records import (
@@ -80,7 +79,7 @@ def convert(value: Any, source: Detection) -> list[Record]:
     row = as_object(value)
     key = source.column("conversations")
     messages: list[Message] = []
-    if system := optional_text(row, source.column("system")):
+    if system := source.optional_text(row, "system"):
         messages.append(SystemMessage(content=system))
     _add_turns(messages, list_at(row, key), key)
     tools = row.get(source.column("tools"))

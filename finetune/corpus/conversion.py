@@ -209,7 +209,7 @@ class Conversion:
     def _used(self) -> frozenset[str] | None:
         """Return the keys of a row that the converter looks at; None where it is all of them."""
         keys = CONVERTERS[self.detection.format].keys
-        return frozenset(self.detection.column(key) for key in keys) or None
+        return frozenset(column for key in keys for column in self.detection.keys(key)) or None
 
     def _passing(self, row: Row, records: list[Record]) -> list[Record]:
         if self._check is None:

@@ -51,6 +51,16 @@ def test_convert_writes_every_valid_record_and_exits_3_for_the_others(run, tmp_p
     assert done.stdout == b""
 
 
+def test_convert_fills_templates_and_counts_their_columns_as_used(run, tmp_path):
+    (tmp_path / "a.csv").write_text("subject,body,answer,id\nBill,Too much,Sorry,1\n")
+    columns = r"user={subject}, again:\n\n{body},assistant=answer"
+    done = run("convert", "a.csv", "--columns", columns, "-o", "-")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["messages"][0]["content"] == "Bill, again:\n\nToo much"
+    assert b"`id` was not used (1 row)" in done.stderr
+    assert b"`subject` was not used" not in done.stderr
+
+
 def test_convert_tells_its_account_as_json(run, tmp_path):
     (tmp_path / "a.csv").write_text("frage,antwort\nHi,Hello\n")
     done = run("convert", "a.csv", "--columns", "user=frage,assistant=antwort", "--json", "-o", "o")

@@ -98,3 +98,28 @@ def test_what_cannot_be_read_is_said(rows, options, message):
         detect(rows, **options)
     assert str(caught.value) == message
     assert caught.value.hint or "holds no" in message
+
+
+def test_every_column_of_a_template_is_checked():
+    rows = [{"subject": "S", "body": "B", "answer": "A"}]
+    columns = {"user": "{subject}\n\n{body}", "assistant": "answer"}
+    assert detect(rows, columns=columns).keys("user") == ("subject", "body")
+    with pytest.raises(UsageError) as caught:
+        detect(rows, columns={**columns, "user": "{subject}\n\n{bdy}"})
+    assert str(caught.value).startswith("columns.user: no column `bdy`: there are `subject`, ")
+    assert caught.value.hint == "did you mean `body`?"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{body", "columns: a brace without its other half at character 1"),
+        ("a } {body}", "columns: a brace without its other half at character 3"),
+        ("{}", "columns: a brace without its other half at character 1"),
+        ("{{body}}", "columns: a template that names no column"),
+    ],
+)
+def test_template_that_cannot_be_read_is_said(template, message):
+    with pytest.raises(UsageError) as caught:
+        detect([{"body": "B"}], columns={"user": template})
+    assert str(caught.value) == message
