@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
+from finetune.checks.profile import PERCENTILES
 from finetune.cli.console import Console, output_options
 from finetune.cli.options import recipe_options
-from finetune.text import plural
+from finetune.text import plural, safe
+
+_SHOWN = 8  # figures of one line
 
 
 @click.command("prepare")
@@ -21,12 +25,16 @@ def command(
     """Make the dataset of a recipe, or find it where nothing has changed since."""
     from finetune import pipeline
     from finetune.recipe import load_recipe
+    from finetune.report import count_lengths, write_data_report
 
     loaded = load_recipe(recipe, overrides, backend=backend)
     with console.progress() as progress:
         dataset = pipeline.prepare(loaded, progress=progress)
     manifest = dataset.manifest
-    console.emit({"folder": str(dataset.folder), **manifest})
+    lengths = count_lengths(loaded, dataset).to_dict(loaded.training.seq_len)
+    page = write_data_report(loaded, dataset)
+    told = {"folder": str(dataset.folder), "report": str(page)}
+    console.emit(told | {"manifest": manifest, "lengths": lengths})
     console.name(dataset.folder)
     rows, records = manifest["rows"], manifest["records"]
     console.show(
@@ -47,4 +55,24 @@ def command(
     for name, facts in manifest["files"].items():
         if "records" in facts:
             console.show(f"{facts['records']:>9,}  {dataset.folder / name}")
+    _tell_profile(console, manifest["profile"], lengths)
+    console.show(f"more in {page}")
     console.next(f"finetune run {shlex.quote(str(recipe))}")
+
+
+def _tell_profile(console: Console, profile: dict[str, Any], lengths: dict[str, Any]) -> None:
+    """Show what the training records look like, a line a figure."""
+    if "missing" in lengths:
+        console.show(f"tokens     not counted: {lengths['missing']}")
+    else:
+        places = ", ".join(f"{name} {lengths[name]:,}" for name, _ in PERCENTILES)
+        over = lengths["over_seq_len"]
+        lost = f"; {over:,} beyond seq_len, by {lengths['tokens_over']:,} tokens" if over else ""
+        console.show(f"tokens     {places}{lost}")
+    for name in ("turns", "languages", "calls"):
+        if counts := profile.get(name):
+            shown = ", ".join(f"{key} ×{n:,}" for key, n in list(counts.items())[:_SHOWN])
+            console.show(f"{name:<10} {safe(shown)}")
+    for target, counts in profile["labels"].items():
+        shown = ", ".join(f"{label} ×{n:,}" for label, n in list(counts.items())[:_SHOWN])
+        console.show(f"{safe(target):<10} {safe(shown)}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finetune.checks.profile import Profile
 from finetune.errors import UsageError
-from finetune.files import digest, read_json
+from finetune.files import digest, open_bytes, read_json, read_lines
+from finetune.records import decoder
 
 MANIFEST = "manifest.json"
 
@@ -78,3 +81,14 @@ class Dataset:
             and digest(path) == facts["sha256"]
             for name, facts in self.manifest["files"].items()
         )
+
+
+def profile_files(paths: Iterable[Path], kind: str) -> dict[str, Any]:
+    """Return the profile of the records in JSONL files, all of one kind."""
+    profile, decode = Profile(), decoder(kind).decode
+    for path in paths:
+        with open_bytes(path) as file:
+            for line in read_lines(file):
+                if line.data:
+                    profile.add(decode(line.data))
+    return profile.to_dict()

@@ -18,7 +18,7 @@ from finetune.checks import Checker, Finding
 from finetune.checks.report import Fault
 from finetune.checks.targets import Target, find_target
 from finetune.corpus.conversion import PROGRESS_ROWS, Account, Conversion, Reading, finding_at
-from finetune.corpus.dataset import MANIFEST, Dataset
+from finetune.corpus.dataset import MANIFEST, Dataset, profile_files
 from finetune.corpus.inputs import Input, describe, find_inputs
 from finetune.corpus.parts import Parts
 from finetune.corpus.split import Side, Split
@@ -156,7 +156,9 @@ class _Preparation:
             raise DataError("no record is left to train on")
         files["rejected.jsonl"] = {"bytes": rejected.size, "sha256": rejected.sha256}
         self._account.close()
-        return {**self._account.to_dict(), "sources": sources, "files": files}
+        kind = METHODS[self._recipe.method].record
+        profile = profile_files([self._folder / name for name in names], kind)
+        return {**self._account.to_dict(), "profile": profile, "sources": sources, "files": files}
 
     def _read(self, one: Input, parts: Parts) -> dict[str, Any]:
         """Write the records of a source, and return what the manifest says about it."""

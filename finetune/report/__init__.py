@@ -10,13 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from finetune.corpus import Dataset
+from finetune.errors import UsageError
 from finetune.files import slug, write_atomic
+from finetune.recipe import Recipe
 from finetune.report import page
 from finetune.report.lengths import count_lengths
 from finetune.runs import Run
 from finetune.text import redact, safe
 
-__all__ = ["write_comparison", "write_report"]
+__all__ = ["count_lengths", "write_comparison", "write_data_report", "write_report"]
 
 
 def write_report(run: Run) -> Path:
@@ -25,21 +28,15 @@ def write_report(run: Run) -> Path:
     It holds the verdict, the data account, a token histogram, the curves, base beside tuned, the
     recipe with the origin of each value, versions and digests: figures, never records.
     """
-    state, metrics, seq_len = run.state, run.metrics(), run.recipe.training.seq_len
-    lengths = count_lengths(run)
-    histogram, bins = page.draw_lengths(lengths, seq_len)
+    state, metrics = run.state, run.metrics()
     settings = page.list_settings(run)
     html = _render(
         "run.html",
+        **_describe_data(run.recipe, run.manifest(), _load(run.dataset)),
         name=run.folder.name,
         verdict=page.judge(run),
         state=state,
         model=run.recipe.model,
-        account=page.list_account(run.manifest()),
-        histogram=histogram,
-        bins=bins,
-        lengths=page.list_lengths(lengths, seq_len),
-        lengths_missing=lengths.missing,
         charts=page.draw_curves([("", metrics)], page.find_checkpoints(run)),
         curve=page.list_curve(metrics),
         bad_losses=page.count_bad_losses(metrics),
@@ -49,6 +46,48 @@ def write_report(run: Run) -> Path:
         defaults=[row for row in settings if row["origin"] == "default"],
     )
     return _write(run.folder / "report.html", html)
+
+
+def write_data_report(recipe: Recipe, dataset: Dataset) -> Path:
+    """Write `report.html` into a dataset's folder and return its path.
+
+    It holds the account of rows and records, what was removed and why, token lengths, and what
+    the records look like: figures, never records.
+    """
+    manifest = dataset.manifest
+    html = _render(
+        "dataset.html",
+        **_describe_data(recipe, manifest, dataset),
+        name=dataset.folder.name,
+        verdict=page.judge_data(manifest),
+        recipe_name=recipe.name,
+        model=recipe.model,
+    )
+    return _write(dataset.folder / "report.html", html)
+
+
+def _describe_data(
+    recipe: Recipe, manifest: dict[str, Any] | None, dataset: Dataset | None
+) -> dict[str, Any]:
+    lengths, seq_len = count_lengths(recipe, dataset), recipe.training.seq_len
+    histogram, bins = page.draw_lengths(lengths, seq_len)
+    return {
+        "account": page.list_account(manifest),
+        "waterfall": page.list_waterfall(manifest),
+        "profile": page.list_profile(manifest),
+        "privacy": page.list_privacy(manifest),
+        "histogram": histogram,
+        "bins": bins,
+        "lengths": page.list_lengths(lengths, seq_len),
+        "lengths_missing": lengths.missing,
+    }
+
+
+def _load(folder: Path) -> Dataset | None:
+    try:
+        return Dataset.load(folder)
+    except UsageError:
+        return None
 
 
 def write_comparison(first: Run, second: Run) -> Path:

@@ -1,17 +1,18 @@
-"""How long the training records are, in tokens of the run's model."""
+"""How long the training records are, in tokens of the recipe's model."""
 
 from __future__ import annotations
 
 import bisect
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from finetune.checks.profile import PERCENTILES, bins, percentile
 from finetune.corpus import Dataset
 from finetune.errors import DataError, FinetuneError
 from finetune.files import open_bytes, read_lines
 from finetune.methods import METHODS
+from finetune.recipe import Recipe
 from finetune.records import decode
-from finetune.runs import Run
 from finetune.tokens import load_tokenizer
 
 MAX_RECORDS = 10_000  # more are sampled evenly: the picture stays the same
@@ -32,33 +33,39 @@ class Lengths(NamedTuple):
     records: int
     missing: str | None = None
 
-    def percentile(self, share: float) -> int:
-        """Return the length that `share` of the records do not exceed."""
-        return self.counts[max(0, math.ceil(share * len(self.counts)) - 1)]
+    def cut(self, seq_len: int) -> tuple[int, int]:
+        """Return how many counted records are longer than `seq_len`, and by how many tokens."""
+        longer = self.counts[bisect.bisect_right(self.counts, seq_len) :]
+        return len(longer), sum(longer) - seq_len * len(longer)
 
-    def bins(self) -> list[tuple[int, int, int]]:
-        """Return `(from, up to, records)` of bins that grow by √2."""
-        low = int(2 * math.log2(max(1, self.counts[0])))
-        high = int(2 * math.log2(max(1, self.counts[-1])))
-        # A set, because the first powers of √2 round up to the same number.
-        edges = sorted({math.ceil(2 ** (number / 2)) for number in range(low, high + 2)})
-        places = [bisect.bisect_left(self.counts, edge) for edge in edges]
-        return [
-            (edges[i], edges[i + 1] - 1, places[i + 1] - places[i]) for i in range(len(edges) - 1)
-        ]
+    def to_dict(self, seq_len: int) -> dict[str, Any]:
+        """Return the figures as plain values; `{"missing"}` where nothing was counted."""
+        if self.missing:
+            return {"missing": self.missing}
+        over, lost = self.cut(seq_len)
+        return {
+            "records": self.records,
+            "counted": len(self.counts),
+            "tokens": sum(self.counts),
+            "trained_tokens": self.trained,
+            **{name: percentile(self.counts, share) for name, share in PERCENTILES},
+            "over_seq_len": over,
+            "tokens_over": lost,
+            "histogram": bins(self.counts),
+        }
 
 
-def count_lengths(run: Run) -> Lengths:
-    """Count the training records of a run, or say why that cannot be done here."""
+def count_lengths(recipe: Recipe, dataset: Dataset | None) -> Lengths:
+    """Count the training records of a dataset, or say why that cannot be done here."""
+    if dataset is None:
+        return Lengths([], 0, 0, missing="the dataset is not where the run left it")
     try:
-        return _count(run)
+        return _count(recipe, dataset)
     except FinetuneError as error:
         return Lengths([], 0, 0, missing=error.message)
 
 
-def _count(run: Run) -> Lengths:
-    recipe = run.recipe
-    dataset = Dataset.load(run.dataset)
+def _count(recipe: Recipe, dataset: Dataset) -> Lengths:
     tokenizer = load_tokenizer(recipe.model)
     kind = METHODS[recipe.method].record
     records = sum(file.records for file in dataset.train)

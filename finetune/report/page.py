@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from finetune.checks.profile import PERCENTILES, bins, percentile
 from finetune.report.charts import Chart, Point, Series, draw_bars, draw_lines, smooth
 from finetune.report.lengths import Lengths
 from finetune.runs import Run
@@ -34,6 +35,16 @@ def judge(run: Run) -> str:
         return f"{_title(headline)} {_number(tuned['value'])} on {records}"
     change = f"{_number(base['value'])} → {_number(tuned['value'])} on {records}"
     return f"{_compare(headline, base, tuned)}: {_words(headline)} {change}"
+
+
+def judge_data(manifest: dict[str, Any]) -> str:
+    """Return what became of the rows in one line."""
+    rows, records = manifest["rows"], manifest["records"]
+    return (
+        f"{plural(records['written'], 'record')} of {plural(rows['read'], 'row')};"
+        f" {plural(rows['rejected'], 'row')} and {plural(records['rejected'], 'record')} rejected,"
+        f" {records['removed']:,} removed"
+    )
 
 
 def _compare(name: str, base: dict[str, Any], tuned: dict[str, Any]) -> str:
@@ -103,20 +114,50 @@ def list_account(manifest: dict[str, Any] | None) -> list[tuple[str, Rows]]:
     return [(name, rows) for name, rows in [*tables, ("files", files)] if rows]
 
 
+def list_profile(manifest: dict[str, Any] | None) -> list[tuple[str, Rows]]:
+    """Return what the training records hold as tables: lengths, turns, tools, labels."""
+    profile = (manifest or {}).get("profile", {})
+    tables = [
+        ("characters a record", profile.get("characters", {})),
+        ("messages by role", profile.get("roles", {})),
+        ("answers a conversation", profile.get("turns", {})),
+        (f"languages of {profile.get('sampled', 0):,} records", profile.get("languages", {})),
+        ("calls by function", profile.get("calls", {})),
+        *((f"labels of {target}", counts) for target, counts in profile.get("labels", {}).items()),
+    ]
+    more = {name: profile.get(name) for name in ("tools", "images", "reasoning")}
+    tables.append(("records with tools, images, reasoning", {k: v for k, v in more.items() if v}))
+    return [
+        (name, [[key, f"{n:,}"] for key, n in counts.items()]) for name, counts in tables if counts
+    ]
+
+
+def list_privacy(manifest: dict[str, Any] | None) -> Rows:
+    """Return `kind, field, how many` of the personal data that were found."""
+    found = (manifest or {}).get("privacy", {}).get("counts", {})
+    return [[kind, field, f"{n:,}"] for kind, by in found.items() for field, n in by.items()]
+
+
+def list_waterfall(manifest: dict[str, Any] | None) -> Rows:
+    """Return `step, reason, records` of what was removed, in the order of the steps."""
+    steps = (manifest or {}).get("waterfall", [])
+    return [[step["step"], step["rule"], f"{step['records']:,}"] for step in steps]
+
+
 def draw_lengths(lengths: Lengths, seq_len: int | None) -> tuple[Chart | None, Rows]:
     """Return the histogram of tokens a record, and its numbers."""
     if not lengths.counts:
         return None, []
-    bins = lengths.bins()
-    cut = next((number for number, (low, _, _) in enumerate(bins) if low > (seq_len or 0)), None)
+    parts = bins(lengths.counts)
+    cut = next((number for number, (low, _, _) in enumerate(parts) if low > (seq_len or 0)), None)
     chart = draw_bars(
         "Training records by length",
-        [(f"{low:,}", count) for low, _, count in bins],
+        [(f"{low:,}", count) for low, _, count in parts],
         x_label="tokens",
         cut=cut if seq_len else None,
         cut_name=f"seq_len {seq_len}",
     )
-    return chart, [[f"{low:,} – {high:,}", f"{count:,}"] for low, high, count in bins]
+    return chart, [[f"{low:,} – {high:,}", f"{count:,}"] for low, high, count in parts]
 
 
 def list_lengths(lengths: Lengths, seq_len: int | None) -> Rows:
@@ -124,17 +165,16 @@ def list_lengths(lengths: Lengths, seq_len: int | None) -> Rows:
     if not lengths.counts:
         return []
     total = sum(lengths.counts)
-    rows = [[name, f"{lengths.percentile(share):,}"] for name, share in _PERCENTILES]
+    rows = [[name, f"{percentile(lengths.counts, share):,}"] for name, share in PERCENTILES]
     rows.append(["trained tokens", f"{lengths.trained / total:.0%}"])
     if seq_len:
-        longer = sum(count > seq_len for count in lengths.counts)
+        longer, lost = lengths.cut(seq_len)
         rows.append([f"longer than seq_len {seq_len:,}", f"{longer:,}"])
+        if longer:
+            rows.append(["tokens beyond it", f"{lost:,} ({lost / total:.1%})"])
     counted, records = len(lengths.counts), plural(lengths.records, "record")
     rows.append(["counted", records if counted == lengths.records else f"{counted:,} of {records}"])
     return rows
-
-
-_PERCENTILES = (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99), ("longest", 1.0))
 
 
 def draw_curves(

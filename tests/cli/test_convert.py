@@ -142,7 +142,9 @@ def test_prepare_shows_the_account_and_is_quick_the_second_time(run, tmp_path):
     assert "rows     3 read = 2 converted + 1 rejected" in first.stdout.decode()
     assert "records  2 made = 1 written + 0 rejected + 1 removed" in first.stdout.decode()
     again = run("prepare", "r.yaml", "-s", "data.max_rejected=0.334", "--json")
-    manifest = json.loads(again.stdout)
-    assert manifest["by_rule"] == {"duplicate": 1, "null": 1}
+    told = json.loads(again.stdout)
+    assert "1 record of 3 rows" in (tmp_path / told["report"]).read_text()
+    assert told["lengths"]["records"] == told["manifest"]["profile"]["records"] == 1
+    assert told["manifest"]["by_rule"] == {"duplicate": 1, "null": 1}
     quiet = run("prepare", "r.yaml", "-s", "data.max_rejected=0.334", "-q")
-    assert quiet.stdout.decode().strip() == manifest["folder"]
+    assert quiet.stdout.decode().strip() == told["folder"]
