@@ -28,3 +28,12 @@ def find_language(text: str) -> str | None:
     """
     language, probability = _identifier().classify(text[:CHARACTERS])
     return str(language) if probability >= CERTAIN else None
+
+
+def known_languages() -> frozenset[str]:
+    """Return the languages that can be told (ISO 639-1).
+
+    Raises:
+        MissingExtra: py3langid is not installed.
+    """
+    return frozenset(_identifier().labels)

@@ -46,8 +46,15 @@ class Split:
         """Return the side of a row as it was read."""
         if not self._validation:
             return Side.TRAIN
+        return self.side_at(self.position(row))
+
+    def position(self, row: Any) -> int:
+        """Return the hash of a row's group, else of the row: 64 bits that order rows for ever."""
         data = _ENCODER.encode(row) if self._group is None else self._key(row)
-        position = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+        return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+
+    def side_at(self, position: int) -> Side:
+        """Return the side of a row by its position."""
         if position < self._evaluation:
             return Side.EVALUATION
         return Side.VALIDATION if position < self._validation else Side.TRAIN

@@ -21,4 +21,12 @@ ROWS = (
     _row("result-without-call", "a tool result follows the call that it answers"),
     _row("duplicate", "a record stands once: an equal one came before it"),
     _row("held-out", "no training record equals a validation or evaluation record"),
+    _row("near-duplicate", "no record nearly equals one that came before it"),
+    _row("near-duplicate-of-validation", "no record nearly equals one that is held out"),
+    _row("contaminated", "no record shares a sequence of words with an evaluation file"),
+    _row("languages", "a record is in one of the languages that the recipe keeps"),
+    _row("min-characters", "a record has as much text as the recipe asks for"),
+    _row("max-characters", "a record has no more text than the recipe allows"),
+    _row("max-records", "a source gives as many training records as the recipe allows"),
+    _row("balance", "a class has as many training records as the smallest"),
 )
