@@ -1,4 +1,4 @@
-"""`finetune convert`: raw files → La Plateforme JSONL."""
+"""`finetune convert`: raw files → La Plateforme JSONL, or another tool's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ _SHOWN = 20  # findings printed of each rule
 )
 @click.option("--roles", metavar="A=B,…", help="What the rows call roles: agent=assistant,…")
 @click.option(
-    "--to", "target", type=click.Choice(["laplateforme"]), default="laplateforme", hidden=True
+    "--to",
+    "target",
+    metavar="FORMAT",
+    default="laplateforme",
+    show_default=True,
+    help="The format to write: also openai, sharegpt, alpaca, trl.",
 )
 @click.option("-o", "--output", required=True, help="The JSONL file; - is stdout.")
 @output_options
@@ -47,11 +52,11 @@ def command(
     kind: str | None,
     columns: str | None,
     roles: str | None,
-    target: str,  # noqa: ARG001 (one form so far)
+    target: str,
     output: str,
     console: Console,
 ) -> None:
-    """Convert files, folders or globs to La Plateforme JSONL; - is stdin.
+    """Convert files, folders or globs to La Plateforme JSONL, or another format; - is stdin.
 
     Every valid record is written. Where rows had to be left out, their places and rules go to
     stderr and the exit code is 3.
@@ -79,11 +84,12 @@ def command(
             _open_inputs(inputs, output),
             file.write,
             reading,
+            to=target,
             make_check=lambda kind: Checker(kind).check_record,
             reject=report,
             progress=progress,
         )
-    _tell(console, done, left_out, output)
+    _tell(console, done, left_out, output, target)
 
 
 def _pairs(option: str, text: str | None, example: str) -> dict[str, str]:
@@ -112,7 +118,9 @@ def _open_output(output: str) -> AbstractContextManager[Any]:
     return nullcontext(sys.stdout.buffer) if output == "-" else AtomicFile(Path(output))
 
 
-def _tell(console: Console, done: Converted, left_out: Counter[str], output: str) -> None:
+def _tell(
+    console: Console, done: Converted, left_out: Counter[str], output: str, target: str
+) -> None:
     account = done.account
     formats, kinds = (
         ", ".join(dict.fromkeys(facts[key] for facts in done.files.values()))
@@ -132,7 +140,9 @@ def _tell(console: Console, done: Converted, left_out: Counter[str], output: str
     console.say(f"{written} of {plural(account.rows['read'], 'row')}")
     if output != "-":
         console.name(output)
-        console.next(f"finetune validate {shlex.quote(output)}")
+        back = f"convert {shlex.quote(output)} --from {target} -o back.jsonl"
+        validate = f"validate {shlex.quote(output)}"
+        console.next(f"finetune {validate if target == 'laplateforme' else back}")
     if account.lost_rows:
         raise DataError(
             f"{plural(account.lost_rows, 'row')} of {account.rows['read']:,} rejected;"

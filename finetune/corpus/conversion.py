@@ -18,6 +18,7 @@ from finetune.converters import (
     detect,
     find_converter,
 )
+from finetune.converters.outward import Outward, find_outward
 from finetune.corpus.containers import Container, Row, open_container
 from finetune.errors import DataError, UsageError
 from finetune.progress import Progress, silent
@@ -28,7 +29,6 @@ from finetune.records import (
     RatingRecord,
     Record,
     SystemMessage,
-    encode,
 )
 from finetune.text import safe
 
@@ -283,6 +283,7 @@ def convert_files(
     write: Callable[[bytes], None],
     reading: Reading,
     *,
+    to: str = "laplateforme",
     make_check: Callable[[str], Check] | None = None,
     reject: Callable[[Finding], None],
     progress: Progress = silent,
@@ -293,15 +294,20 @@ def convert_files(
         files: Name and open stream of each; a stream is closed when it has been read.
         write: Takes each record's line.
         reading: How they are to be read; all give records of one kind.
+        to: The format that is written; a record that it cannot hold is rejected.
         make_check: Kind → the check of a record.
         reject: Told about every row and record that is left out.
         progress: Told about the rows read.
 
     Raises:
         DataError: A file is empty or cannot be read at all.
-        UsageError: A format is not known, or the files give records of two kinds.
+        UsageError: A format is not known, or the files give records of two kinds, or of one that
+            the format to write does not have.
     """
     account, facts = Account(), {}
+    outward = find_outward(to)
+    if to != "laplateforme":
+        make_check = _also_fits(to, outward, make_check)
     for name, stream in files:
         with stream:
             conversion = Conversion(
@@ -311,9 +317,36 @@ def convert_files(
             reading = reading._replace(kind=conversion.detection.kind)
             for _, records in conversion:
                 for record in records:
-                    write(encode(record) + b"\n")
+                    write(outward.encode(record) + b"\n")
                 account.records["written"] += len(records)
                 if account.rows["read"] % PROGRESS_ROWS == 0:
                     progress("convert", account.rows["read"])
     account.close()
     return Converted(account, facts)
+
+
+def _also_fits(
+    to: str, outward: Outward, make_check: Callable[[str], Check] | None
+) -> Callable[[str], Check]:
+    """Return a check that also finds what the format to write cannot hold."""
+
+    def make(kind: str) -> Check:
+        if kind not in outward.kinds:
+            raise UsageError(
+                f"the format `{to}` holds no {kind} records",
+                hint=f"it holds {' and '.join(outward.kinds)} records",
+            )
+        inner = make_check(kind) if make_check else None
+
+        def check(record: Record, name: str, line: int) -> list[Finding]:
+            findings = inner(record, name, line) if inner else []
+            try:
+                outward.encode(record)
+            except ConvertError as error:
+                fault = Fault(error.rule or "not-in-format", error.path or "", error.fact)
+                findings.append(finding_at(name, line, fault))
+            return findings
+
+        return check
+
+    return make

@@ -148,3 +148,72 @@ def test_prepare_shows_the_account_and_is_quick_the_second_time(run, tmp_path):
     assert told["manifest"]["by_rule"] == {"duplicate": 1, "null": 1}
     quiet = run("prepare", "r.yaml", "-s", "data.max_rejected=0.334", "-q")
     assert quiet.stdout.decode().strip() == told["folder"]
+
+
+CALLS = {
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Weather in Lyon?"},
+        {
+            "role": "assistant",
+            "tool_calls": [
+                {
+                    "id": "a1b2c3d4e",
+                    "type": "function",
+                    "function": {"name": "weather", "arguments": '{"city":"Lyon"}'},
+                }
+            ],
+        },
+        {"role": "tool", "content": "21", "tool_call_id": "a1b2c3d4e"},
+        {"role": "assistant", "content": "21 degrees."},
+    ],
+    "tools": [
+        {
+            "type": "function",
+            "function": {
+                "name": "weather",
+                "description": "Weather of a city",
+                "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+            },
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("to", "record"),
+    [("openai", RECORD), ("openai", CALLS), ("sharegpt", RECORD), ("alpaca", RECORD)],
+)
+def test_convert_there_and_back_through_a_pipe(tmp_path, to, record):
+    (tmp_path / "x.jsonl").write_text(json.dumps(record, separators=(",", ":")) + "\n")
+    finetune = f"{sys.executable} -m finetune convert"
+    done = subprocess.run(
+        ["bash", "-c", f"{finetune} x.jsonl --to {to} -o - | {finetune} - --from {to} -o -"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout == (tmp_path / "x.jsonl").read_bytes()
+
+
+def test_convert_rejects_what_the_format_to_write_cannot_hold(run, tmp_path):
+    (tmp_path / "x.jsonl").write_text(f"{json.dumps(RECORD)}\n{json.dumps(CALLS)}\n")
+    done = run("convert", "x.jsonl", "--to", "alpaca", "-o", "out.jsonl", "--json")
+    assert done.returncode == 3
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == {
+        "instruction": "Hi",
+        "input": "",
+        "output": "Hello",
+    }
+    assert "x.jsonl:2: tools: `alpaca` has no tools  [not-in-format]" in done.stderr.decode()
+    account = json.loads(done.stdout)
+    assert account["records"] == {"made": 2, "written": 1, "rejected": 1, "removed": 0}
+
+
+def test_convert_refuses_a_kind_that_the_format_to_write_does_not_have(run, tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": "T", "labels": {"topic": "a"}}\n')
+    done = run("convert", "x.jsonl", "--to", "openai", "-o", "out.jsonl")
+    assert done.returncode == 2
+    assert "the format `openai` holds no classifier records" in done.stderr.decode()
+    assert not (tmp_path / "out.jsonl").exists()

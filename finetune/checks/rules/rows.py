@@ -19,6 +19,7 @@ ROWS = (
     _row("tools-text", "declared tools that are a text are JSON"),
     _row("call-text", "a tool call that is a text is JSON"),
     _row("result-without-call", "a tool result follows the call that it answers"),
+    _row("not-in-format", "the format to write has a place for all that a record holds"),
     _row("duplicate", "a record stands once: an equal one came before it"),
     _row("held-out", "no training record equals a validation or evaluation record"),
     _row("near-duplicate", "no record nearly equals one that came before it"),
