@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune.converters import alpaca, laplateforme, openai, pairs, sharegpt
+from finetune.converters import alpaca, laplateforme, openai, pairs, sharegpt, turns
 from finetune.converters.reading import ConvertError, Detection, LeftOut, columns_of
 from finetune.errors import UsageError
 from finetune.records import KINDS, Record
@@ -36,6 +36,8 @@ class Converter(NamedTuple):
         keys: The keys of a row that are used (all where empty).
         kinds: The kinds of record that come out.
         summary: One line for people.
+        group: For formats of which several rows make a record: row → where it belongs; raises
+            `ConvertError`. `convert` then takes the list of the rows that belong together.
     """
 
     convert: Callable[[Any, Detection], list[Record]]
@@ -44,11 +46,13 @@ class Converter(NamedTuple):
     keys: tuple[str, ...]
     kinds: tuple[str, ...]
     summary: str
+    group: Callable[[Any, Detection], turns.Place] | None = None
 
 
 def _row(module: Any, summary: str, *extra: str, kinds: tuple[str, ...] = ("chat",)) -> Converter:
     keys = (*module.FIELDS, *extra) if module.FIELDS else ()
-    return Converter(module.convert, module.recognise, module.FIELDS, keys, kinds, summary)
+    group = getattr(module, "group", None)
+    return Converter(module.convert, module.recognise, module.FIELDS, keys, kinds, summary, group)
 
 
 CONVERTERS: dict[str, Converter] = {
@@ -56,8 +60,13 @@ CONVERTERS: dict[str, Converter] = {
     "alpaca": _row(alpaca, "`instruction`, `input`, `output`"),
     "sharegpt": _row(sharegpt, "`conversations` of `from` and `value`"),
     "openai": _row(openai, "`messages` as OpenAI has them, with tools", "functions"),
+    "turns": _row(turns, "one message a row, with the conversation it belongs to"),
     "laplateforme": _row(laplateforme, "La Plateforme's own JSONL, as it is", kinds=tuple(KINDS)),
 }
+
+
+# What `columns` must say where the names of the columns do not.
+_NEEDED = {"pairs": ("user", "assistant"), "turns": ("conversation", "role", "content")}
 
 
 def find_converter(name: str) -> Converter:
@@ -132,10 +141,10 @@ def _named(
         )
     if kind not in (None, *converter.kinds):
         raise UsageError(f"the format `{name}` holds no {kind} records")
-    if name == "pairs":
+    if needed := _NEEDED.get(name):
         raise UsageError(
-            f"no known pair of columns: {_seen(rows)}",
-            hint="say which column holds what: `columns: {user: …, assistant: …}`",
+            f"no known columns of `{name}`: {_seen(rows)}",
+            hint=f"say which column holds what: `columns: {{{': …, '.join(needed)}: …}}`",
         )
     return Detection(name, kind or converter.kinds[0], dict(columns), "it was named")
 

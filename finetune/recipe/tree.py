@@ -76,7 +76,7 @@ dataset of the Hugging Face hub."""
     columns: dict[str, str] = {}
     """Which column holds what, such as `{user: question, assistant: answer}`; a value may be a \
 template of several, such as `"{subject}\\n\\n{body}"`."""
-    roles: dict[str, str] = {}
+    roles: dict[str, Literal["system", "user", "assistant", "tool"]] = {}
     """What the corpus calls its roles, such as `{agent: assistant, customer: user}`."""
     system: str | None = None
     """System prompt put before every record of this source that has none."""

@@ -23,8 +23,9 @@ def load(path: Path):
 
 
 def reading(name: str, row, columns: Path) -> Detection:
+    roles = columns.with_name("roles.json")
     if columns.exists():
-        return Detection(name, "chat", load(columns))
+        return Detection(name, "chat", load(columns), roles=load(roles) if roles.exists() else {})
     return detect([row], format=name)
 
 

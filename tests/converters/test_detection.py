@@ -80,7 +80,7 @@ def test_wrong_column_names_those_that_are_there():
         ([{"a": 1, "b": 2}], {}, "unknown format: there are `a`, `b`"),
         ([1, 2], {}, "unknown format: the rows are not objects"),
         ([SHAREGPT], {"format": "sharegtp"}, "sharegtp: unknown format"),
-        ([{"a": 1}], {"format": "pairs"}, "no known pair of columns: there are `a`"),
+        ([{"a": 1}], {"format": "pairs"}, "no known columns of `pairs`: there are `a`"),
         (
             [ALPACA],
             {"format": "alpaca", "kind": "text"},
@@ -123,3 +123,32 @@ def test_template_that_cannot_be_read_is_said(template, message):
     with pytest.raises(UsageError) as caught:
         detect([{"body": "B"}], columns={"user": template})
     assert str(caught.value) == message
+
+
+def test_message_tables_are_told_by_their_columns_and_roles():
+    row = {"Ticket_ID": "7", "role": "user", "body": "Hi", "created_at": "2026-01-01", "x": 1}
+    found = detect([row, {**row, "role": "Assistant"}])
+    assert (found.format, found.kind) == ("turns", "chat")
+    assert found.columns == {
+        "conversation": "Ticket_ID",
+        "role": "role",
+        "content": "body",
+        "order": "created_at",
+    }
+    columns = {"conversation": "case", "role": "who", "content": "{head}: {body}"}
+    rows = [{"case": 1, "who": "agent", "head": "H", "body": "B"}]
+    assert detect(rows, columns=columns).format == "turns"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"role": "agent"}, {"role": 1}, {"date": "2026-01-01"}, {"message": "Hi"}],
+    ids=["unknown role", "role is no text", "two orders", "two contents"],
+)
+def test_message_tables_in_doubt_are_not_guessed(change):
+    row = {"ticket_id": "7", "role": "user", "body": "Hi", "created_at": "2026-01-01", **change}
+    with pytest.raises(UsageError, match="unknown format"):
+        detect([row])
+    with pytest.raises(UsageError, match="no known columns of `turns`") as caught:
+        detect([row], format="turns")
+    assert "`columns: {conversation: …, role: …, content: …}`" in caught.value.hint
