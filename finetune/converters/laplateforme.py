@@ -31,6 +31,8 @@ def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | No
         return None
     if kind == "chat" and openai.recognise(rows, {}):
         return None  # it needs rewriting first
+    if kind == "text" and any(kind_of(row) == kind and len(row) > 1 for row in rows):
+        return None  # a text beside other things
     return Detection("laplateforme", kind, {}, f"keys of a {kind} record")
 
 

@@ -129,6 +129,10 @@ def _check(recipe: Recipe, document: Document, path: Path) -> None:
     if recipe.training.epochs is not None and recipe.training.steps is not None:
         fail(("training", "steps"), "stands beside `epochs`; give one of the two")
     validation = recipe.data.validation
+    for number, source in enumerate(recipe.data.train):
+        if source.chunks.overlap * 2 >= source.chunks.tokens:
+            key = ("data", "train", number, "chunks", "overlap")
+            fail(key, f"{source.chunks.overlap} is not less than half of `tokens`")
     if isinstance(validation, float) and validation + recipe.evaluation.data >= 1:
         fail(("evaluation", "data"), "nothing is left to train on after validation and evaluation")
 

@@ -57,10 +57,10 @@ class Chunks(Section):
 
     by: Literal["document", "paragraph", "window"] = "document"
     """A record is a whole document, a paragraph, or a window of so many tokens."""
-    tokens: PositiveInt = 2048
-    """Length of a window, in tokens of the recipe's model."""
+    tokens: Annotated[int, Field(ge=16)] = 2048
+    """The longest window, in tokens of the recipe's model, those of beginning and end included."""
     overlap: Annotated[int, Field(ge=0)] = 0
-    """Tokens that a window shares with the one before it."""
+    """Most tokens that a window shares with the one before it; less than half of `tokens`."""
 
 
 class Source(Section):

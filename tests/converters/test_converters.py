@@ -25,7 +25,8 @@ def load(path: Path):
 def reading(name: str, row, columns: Path) -> Detection:
     roles = columns.with_name("roles.json")
     if columns.exists():
-        return Detection(name, "chat", load(columns), roles=load(roles) if roles.exists() else {})
+        kind = CONVERTERS[name].kinds[0]
+        return Detection(name, kind, load(columns), roles=load(roles) if roles.exists() else {})
     return detect([row], format=name)
 
 

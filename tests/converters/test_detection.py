@@ -27,6 +27,7 @@ SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", 
         ({"messages": [{**U, "role": "developer"}, U, A]}, "openai", "chat"),
         ({"messages": [U, A], "functions": []}, "openai", "chat"),
         ({"text": "T"}, "laplateforme", "text"),
+        ({"text": "T", "url": "U"}, "text", "text"),
         ({"text": "T", "labels": {"a": "b"}}, "laplateforme", "classifier"),
         ({"prompt": [U], "chosen": [A], "rejected": [A]}, "laplateforme", "preference"),
         ({"prompt": [U], "completion": [A], "label": True}, "laplateforme", "rating"),
@@ -49,12 +50,12 @@ def test_one_openai_row_makes_the_source_openai():
 
 def test_two_readings_ask_for_the_format():
     rows = [{**ALPACA, "text": "### Instruction: I"}]
-    with pytest.raises(UsageError, match=r"`alpaca`.* or `laplateforme`") as caught:
+    with pytest.raises(UsageError, match=r"`alpaca`.* or `text`") as caught:
         detect(rows)
     assert "`--from`" in str(caught.value.hint)
     assert detect(rows, format="alpaca").format == "alpaca"
     assert detect(rows, kind="chat").format == "alpaca"
-    assert detect(rows, kind="text").format == "laplateforme"
+    assert detect(rows, kind="text").format == "text"
 
 
 def test_columns_say_what_holds_what():
