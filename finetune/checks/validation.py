@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,7 @@ from finetune.checks.report import Finding, Report
 from finetune.checks.rules import RULES
 from finetune.checks.targets import Target, find_target
 from finetune.errors import UsageError
-from finetune.files import AtomicFile, open_bytes, read_lines
+from finetune.files import AtomicFile, Damaged, open_bytes, read_lines
 from finetune.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class _Work:
         self._checker = Checker(kind or item.kind or self._find_kind(), target, tokenizer)
 
     def _find_kind(self) -> str:
-        with open_bytes(self._item.path) as file:
+        with open_bytes(self._item.path) as file, contextlib.suppress(Damaged):
             for line in read_lines(file):
                 value, _ = read_value(line.data)
                 if value is not None:
@@ -170,21 +170,36 @@ class _Work:
 
     def _check_lines(self) -> Iterator[int]:
         with open_bytes(self._item.path) as file:
-            check = self._checker.check_line
-            report, name = self._report, self._file
-            for number, data, size in read_lines(file):
-                _, findings = check(data, name, number)
-                crlf = data is not None and size - len(data) == 2
-                if crlf:
-                    findings = [*findings, *self._crlf(number)]
-                if findings:
-                    self._take(findings)
-                else:
-                    report.records += 1
-                    report.valid += 1
-                if self._out:
-                    self._write(data, findings, number, changed=crlf)
-                yield number
+            try:
+                yield from self._check_stream(file)
+            except Damaged as error:  # all that stands before was checked
+                finding = Finding(
+                    self._file,
+                    error.line or 0,
+                    "",
+                    str(error.rule),
+                    "error",
+                    error.fact,
+                    fixable=False,
+                )
+                self._take([finding])
+
+    def _check_stream(self, file: IO[bytes]) -> Iterator[int]:
+        check = self._checker.check_line
+        report, name = self._report, self._file
+        for number, data, size in read_lines(file):
+            _, findings = check(data, name, number)
+            crlf = data is not None and size - len(data) == 2
+            if crlf:
+                findings = [*findings, *self._crlf(number)]
+            if findings:
+                self._take(findings)
+            else:
+                report.records += 1
+                report.valid += 1
+            if self._out:
+                self._write(data, findings, number, changed=crlf)
+            yield number
 
     def _count(self) -> None:
         findings = self._checker.count()

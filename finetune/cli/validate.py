@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from finetune.checks.lines import read_value
 from finetune.checks.report import MAX_SHOWN
 from finetune.cli.console import Console, output_options
 from finetune.errors import UsageError
-from finetune.files import open_bytes, read_lines
+from finetune.files import Damaged, open_bytes, read_lines
 from finetune.records import Record, kind_of
 from finetune.text import plural, safe
 
@@ -106,7 +107,7 @@ def _open(path: Path, kind: str | None) -> Path | Input:
 def _holds_records(path: Path) -> bool:
     if not any(suffix in {".jsonl", ".ndjson"} for suffix in path.suffixes):
         return False
-    with open_bytes(path) as lines:
+    with open_bytes(path) as lines, suppress(Damaged):
         for line in islice(read_lines(lines), 100):
             value, _ = read_value(line.data)
             if value is not None:

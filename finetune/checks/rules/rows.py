@@ -12,6 +12,7 @@ def _row(name: str, summary: str) -> Rule:
 ROWS = (
     _row("empty-file", "a file holds at least one row"),
     _row("truncated", "a file ends where its last row ends, and compressed data are whole"),
+    _row("bomb", "compressed data do not expand 200-fold to more than a gigabyte"),
     _row("table", "quotes and line ends of a table follow RFC 4180"),
     _row("ragged-row", "a row of a table has as many cells as the header"),
     _row("duplicate-column", "each column of a table has its own name"),

@@ -6,51 +6,45 @@ line in `_sniff`.
 
 from __future__ import annotations
 
-import bz2
-import codecs
-import gzip
 import io
-import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from finetune.checks.report import Fault
-from finetune.corpus.containers import array, lines, table
+from finetune.corpus.containers import array, document, lines, table
+from finetune.corpus.containers.encoding import Transcoded, find_encoding
 from finetune.corpus.containers.row import Raw, Row, parse
 from finetune.errors import DataError, UsageError
+from finetune.files import COMPRESSIONS, Damaged, Stream, open_stream
 
 __all__ = ["CONTAINERS", "Container", "Raw", "Row", "is_data_file", "open_container"]
 
-CONTAINERS: dict[str, Callable[[io.BufferedReader], Iterator[Row | Raw]]] = {
+CONTAINERS: dict[str, Callable[[Stream], Iterator[Row | Raw]]] = {
     "JSON Lines": lines.read,
     "a JSON list": array.read_array,
     "a JSON document": array.read_object,
     "CSV": table.read,
+    "a text": document.read,
 }
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
-COMPRESSIONS = (".gz", ".bz2", ".xz")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md")
 
 _HEAD = 2**20
-_COMPRESSED: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
-    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
-    (b"BZh", bz2.BZ2File),
-    (b"\xfd7zXZ\x00", lzma.LZMAFile),
-)
 _OTHERS = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a zip archive or an office document"),
     (b"PAR1", "a Parquet file"),
     (b"ARROW1", "an Arrow file"),
-    (b"\x28\xb5\x2f\xfd", "zstd-compressed data"),
     (b"SQLite format 3", "an SQLite database"),
+    (b"\xd0\xcf\x11\xe0", "an office document of the old kind"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x04\x22\x4d\x18", "LZ4-compressed data"),
+    (b"\x1f\x8b", "data compressed twice"),
+    (b"\x80\x04\x95", "a pickle, which is never opened"),
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
     (b"<", "a markup document"),
-    (codecs.BOM_UTF32_LE, "UTF-32 text"),
-    (codecs.BOM_UTF16_LE, "UTF-16 text"),
-    (codecs.BOM_UTF16_BE, "UTF-16 text"),
 )
 
 
@@ -62,11 +56,13 @@ class Container(NamedTuple):
         items: What it holds, JSON texts as they were read; a fault stands where a row cannot be
             read.
         has_bom: It begins with a byte order mark, which is no part of its rows.
+        encoding: What its text was decoded from, such as `utf-8`, `utf-16-le` or `cp1252`.
     """
 
     name: str
     items: Iterator[Row | Raw]
-    has_bom: bool
+    has_bom: bool = False
+    encoding: str = "utf-8"
 
     @property
     def rows(self) -> Iterator[Row]:
@@ -78,24 +74,25 @@ def open_container(file: io.BufferedIOBase, place: str) -> Container:
     """Return the rows of an open file, whatever holds them.
 
     Args:
-        file: A binary stream, also one that cannot seek.
+        file: A binary stream, also one that cannot seek; it stays open.
         place: Its name for messages; its suffix decides where the content leaves a choice.
 
     Raises:
         DataError: It is empty.
         UsageError: It is of no known format.
     """
-    source = _decompress(_Source(file))
-    stream: io.BufferedReader[Any] = io.BufferedReader(source, _HEAD)
+    stream = open_stream(file, place)
     head = stream.peek(_HEAD)
-    has_bom = head.startswith(codecs.BOM_UTF8)
-    if has_bom:
-        stream.read(len(codecs.BOM_UTF8))
-        head = stream.peek(_HEAD)
+    encoding, mark = find_encoding(head)
+    stream.read(mark)
+    if encoding != "utf-8":
+        stream = Stream(Transcoded(stream, encoding), place)
+    head = stream.peek(_HEAD)
     if not head.strip():
+        stream.check_end(1)
         raise DataError("the file is empty", file=place, rule="empty-file")
     name = _sniff(head, place)
-    return Container(name, _check_end(CONTAINERS[name](stream), source), has_bom)
+    return Container(name, _name_end(CONTAINERS[name](stream)), mark > 0, encoding)
 
 
 def is_data_file(path: Path) -> bool:
@@ -106,51 +103,15 @@ def is_data_file(path: Path) -> bool:
     return bool(suffixes) and suffixes[-1] in SUFFIXES
 
 
-class _Source(io.RawIOBase):
-    """A file read in whole pieces, also a slow pipe; closing it is left to whoever opened it.
-
-    Compressed data that are damaged end there, and `broken` says so.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.broken = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        size = 0
-        try:
-            while size < len(buffer) and (data := self._file.read1(len(buffer) - size)):
-                buffer[size : size + len(data)] = data
-                size += len(data)
-        except (EOFError, zlib.error, lzma.LZMAError):
-            self.broken = True
-        except OSError as error:
-            if error.errno is not None:  # the disk, not the data
-                raise
-            self.broken = True
-        return size
-
-
-def _decompress(plain: _Source) -> _Source:
-    stream = io.BufferedReader(plain, _HEAD)
-    head = stream.peek(6)
-    for magic, opener in _COMPRESSED:
-        if head.startswith(magic):
-            return _Source(opener(stream))
-    return _Source(stream)
-
-
-def _check_end(items: Iterator[Row | Raw], source: _Source) -> Iterator[Row | Raw]:
+def _name_end(items: Iterator[Row | Raw]) -> Iterator[Row | Raw]:
+    """Yield the items, and what is wrong with the file behind the last one that is whole."""
     line = 0
-    for item in items:
-        line = item.line
-        yield item
-    if source.broken:
-        message = "the compressed data end too early or are damaged"
-        yield Row(line + 1, None, Fault("truncated", "", message))
+    try:
+        for item in items:
+            line = item.line
+            yield item
+    except Damaged as error:
+        yield Row(max(line + 1, error.line or 0), None, Fault(str(error.rule), "", error.fact))
 
 
 def _sniff(head: bytes, place: str) -> str:
@@ -163,6 +124,8 @@ def _sniff(head: bytes, place: str) -> str:
         name = "JSON Lines"
     elif b"\0" in head:
         raise _unknown(place, "binary data")
+    elif ".md" in suffixes:
+        name = "a text"
     elif text.startswith(b"["):
         name = "a JSON list"
     elif text.startswith(b"{"):
@@ -171,6 +134,8 @@ def _sniff(head: bytes, place: str) -> str:
         name = "JSON Lines" if lined and not array.find_rows(text) else "a JSON document"
     elif {".csv", ".tsv"} & set(suffixes) or table.find_delimiter(head):
         name = "CSV"
+    elif {".txt", ".md"} & set(suffixes):
+        name = "a text"
     else:
         raise _unknown(place, "text without columns")
     return name
@@ -181,7 +146,12 @@ def _is_object(line: bytes) -> bool:
 
 
 def _unknown(place: str, seen: str) -> UsageError:
-    return UsageError(
-        f"{place}: unknown format: it looks like {seen}",
-        hint="known are JSON Lines, JSON, CSV and TSV in UTF-8, also compressed (gz, bz2, xz)",
-    )
+    documents = ("a PDF document", "a Word document", "an OpenDocument text", "a markup document")
+    if seen in documents:
+        hint = "take its text out first, for example with pdftotext or pandoc: a layout is a guess"
+    else:
+        hint = (
+            "known are JSON Lines, JSON, CSV, TSV, text and Markdown, also compressed (gz, bz2, xz,"
+            " zst)"
+        )
+    return UsageError(f"{place}: unknown format: it looks like {seen}", hint=hint)

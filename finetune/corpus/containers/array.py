@@ -6,13 +6,12 @@ its own. So memory is bounded, and a broken value costs only itself.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 
 from finetune.checks.report import Fault
 from finetune.corpus.containers.row import Raw, Row, too_long
-from finetune.files import MAX_LINE_BYTES
+from finetune.files import MAX_LINE_BYTES, Stream
 from finetune.text import safe
 
 _CHUNK = 2**20
@@ -52,7 +51,7 @@ def find_rows(head: bytes) -> tuple[str, int] | None:
     return None
 
 
-def read_array(stream: io.BufferedReader) -> Iterator[Row | Raw]:
+def read_array(stream: Stream) -> Iterator[Row | Raw]:
     """Yield the rows of `[…]`."""
     while stream.read(1) != b"[":
         pass
@@ -63,7 +62,7 @@ def read_array(stream: io.BufferedReader) -> Iterator[Row | Raw]:
         yield Row(values.number + 1, None, Fault("json", "", message))
 
 
-def read_object(stream: io.BufferedReader) -> Iterator[Row | Raw]:
+def read_object(stream: Stream) -> Iterator[Row | Raw]:
     """Yield the rows of `{"data": […], …}`, or the objects of a document themselves."""
     found = find_rows(stream.peek(_CHUNK))
     if found:
@@ -83,9 +82,7 @@ class _Values:
         array: Values are parted by commas and end with `]`, else each is an object.
     """
 
-    def __init__(
-        self, stream: io.BufferedReader, *, array: bool, limit: int = MAX_LINE_BYTES
-    ) -> None:
+    def __init__(self, stream: Stream, *, array: bool, limit: int = MAX_LINE_BYTES) -> None:
         self._stream = stream
         self._array = array
         self._limit = limit
@@ -142,9 +139,12 @@ class _Values:
         self._start, self._skipped = self._scanned, 0
         if size > self._limit:
             return too_long(self.number, size, self._limit)
+        if not data.strip():
+            return Row(self.number, None, Fault("json", "", "a comma with no value beside it"))
         return Raw(self.number, data)
 
     def _cut(self) -> Iterator[Row | Raw]:
+        self._stream.check_end(self.number + 1)
         data = self._buffer[self._start :]
         if self._skipped:
             yield too_long(self.number + 1, self._skipped + len(data), self._limit)

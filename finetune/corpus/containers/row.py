@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, NamedTuple
 
 import msgspec
 
+from finetune.checks.lines import read_value
 from finetune.checks.report import Fault
 from finetune.text import plural
 
@@ -45,8 +45,8 @@ class Raw(NamedTuple):
         return parse(self.line, self.data, cut=self.cut)
 
 
-_BYTE = re.compile(r"\(byte (\d+)\)")
-_DECODER = msgspec.json.Decoder()
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 
 
 def parse(line: int, data: bytes, *, cut: bool = False) -> Row:
@@ -58,9 +58,14 @@ def parse(line: int, data: bytes, *, cut: bool = False) -> Row:
         cut: Nothing follows it, so that a text without an end means a file without an end.
     """
     try:
-        return Row(line, _DECODER.decode(data))
+        value = _decode(data)
+        # Written anew, each key stands once: with as many colons, each did before.
+        same = data.count(b":") == _encode(value).count(b":") and b"\\u003" not in data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Row(line, None, _explain(data, error, cut=cut))
+    if not same and (faults := [one for one in read_value(data)[1] if one.rule == "duplicate-key"]):
+        return Row(line, None, faults[0])
+    return Row(line, value)
 
 
 def too_long(line: int, size: int, limit: int) -> Row:
@@ -70,14 +75,10 @@ def too_long(line: int, size: int, limit: int) -> Row:
 
 
 def _explain(data: bytes, error: Exception, *, cut: bool) -> Fault:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as fault:
-        return Fault("utf-8", "", f"not UTF-8 at byte {fault.start + 1}")
-    if isinstance(error, RecursionError):
-        return Fault("json", "", "nested too deeply to be read")
-    if cut and "truncated" in str(error):
-        size = plural(len(data), "byte")
-        return Fault("truncated", "", f"the file ends inside this row, after {size}")
-    place = _BYTE.search(str(error))
-    return Fault("json", "", f"not JSON at byte {int(place[1]) + 1}" if place else "not JSON")
+    # That it is no object is for its converter to say.
+    faults = [one for one in read_value(data)[1] if one.rule != "not-object"]
+    fault = faults[0] if faults else Fault("json", "", "not JSON")
+    if cut and fault.rule in {"json", "utf-8"} and "truncated" in str(error):
+        message = f"the file ends inside this row, after {plural(len(data), 'byte')}"
+        return Fault("truncated", "", message)
+    return fault

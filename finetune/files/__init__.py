@@ -5,13 +5,10 @@ Whatever stands under its final name is whole: it was written beside it, synced 
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import datetime as dt
 import fcntl
-import gzip
 import hashlib
-import lzma
 import os
 import re
 import shlex
@@ -19,19 +16,49 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, Self
 
 import msgspec
 
 from finetune.errors import RunLocked, UsageError
+from finetune.files.stream import (
+    COMPRESSIONS,
+    MAX_LINE_BYTES,
+    Damaged,
+    Line,
+    Stream,
+    open_bytes,
+    open_stream,
+    read_lines,
+)
 from finetune.text import safe
 
-_BLOCK = 2**20
-MAX_LINE_BYTES = 16 * 2**20  # a record of 16 MiB is far beyond any model's context
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+__all__ = [
+    "COMPRESSIONS",
+    "MAX_LINE_BYTES",
+    "AtomicFile",
+    "Damaged",
+    "Line",
+    "Lock",
+    "Stream",
+    "append_line",
+    "digest",
+    "find_shipped",
+    "open_bytes",
+    "open_stream",
+    "provide_folder",
+    "read_journal",
+    "read_json",
+    "read_lines",
+    "slug",
+    "sync_file",
+    "sync_folder",
+    "to_json",
+    "write_atomic",
+]
 
 
 def to_json(value: Any, *, indent: bool = False) -> bytes:
@@ -59,7 +86,7 @@ def find_shipped(name: str) -> Path:
 
     It stands at the root of a checkout, and inside the package in an installed wheel.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "shipped" / name
     return installed if installed.is_dir() else package.parent / name
 
@@ -204,59 +231,6 @@ def _is_whole(folder: Path) -> bool:
         return all(digest(folder / name) == value for name, value in digests.items())
     except (UsageError, OSError):
         return False
-
-
-class Line(NamedTuple):
-    """One line of a file.
-
-    `data` is without its line end, and None where the line is longer than the bound;
-    `size` counts all its bytes, the line end too.
-    """
-
-    number: int
-    data: bytes | None
-    size: int
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, decompressing `.gz`, `.bz2` and `.xz`.
-
-    Raises:
-        UsageError: It is not there or cannot be read.
-    """
-    try:
-        file: IO[bytes] = _OPENERS.get(path.suffix.lower(), open)(path, "rb")
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path}: is a folder, not a file") from None
-    except PermissionError:
-        raise UsageError(f"{path}: permission denied") from None
-    return file
-
-
-def read_lines(file: IO[bytes], *, limit: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    """Yield the lines of `file` in bounded memory, counting from 1.
-
-    CRLF line ends are taken off. A byte order mark stays: it is a finding of the caller's.
-    """
-    number = 0
-    tail = b""  # the line that the next block goes on with
-    lost = 0  # bytes of it that were not kept
-    while block := file.read(_BLOCK):
-        lines = block.split(b"\n")
-        lines[0] = tail + lines[0]
-        tail = lines.pop()
-        for line in lines:
-            number += 1
-            data = line[:-1] if line.endswith(b"\r") else line
-            yield Line(number, None if lost or len(data) > limit else data, lost + len(line) + 1)
-            lost = 0
-        if lost or len(tail) > limit + 1:
-            lost, tail = lost + len(tail), b""
-    if tail or lost:
-        data = tail.removesuffix(b"\r")
-        yield Line(number + 1, None if lost or len(data) > limit else data, lost + len(tail))
 
 
 class Lock:
