@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,7 +69,19 @@ def test_a_torn_journal_line_is_left_out_and_the_next_one_is_kept(tmp_path):
 
 @pytest.mark.parametrize(
     ("suffix", "compress"),
-    [("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)],
+    [
+        ("", bytes),
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".xz", lzma.compress),
+        (".zst", zstd.compress),
+        (".named-otherwise", zstd.compress),
+        (".gz", lambda data: gzip.compress(data[:5]) + gzip.compress(data[5:])),
+        (".bz2", lambda data: bz2.compress(data[:5]) + bz2.compress(data[5:])),
+        (".xz", lambda data: lzma.compress(data[:5]) + bytes(8) + lzma.compress(data[5:])),
+        (".zst", lambda data: zstd.compress(data[:5]) + zstd.compress(data[5:])),
+        (".zst", lambda data: b"\x50\x2a\x4d\x18\x04\0\0\0size" + zstd.compress(data)),
+    ],
 )
 def test_compressed_files_are_read_as_they_are(tmp_path, suffix, compress):
     path = tmp_path / f"a.jsonl{suffix}"
@@ -78,6 +91,41 @@ def test_compressed_files_are_read_as_they_are(tmp_path, suffix, compress):
         lines = [(line.number, line.data) for line in files.read_lines(file)]
 
     assert lines == [(1, b"one"), (2, b"two"), (3, b""), (4, b"last")]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstd.compress])
+@pytest.mark.parametrize("fault", ["cut", "flipped", "more behind"])
+def test_lines_before_the_damage_are_given_then_it_is_raised(tmp_path, compress, fault):
+    lines = [f"{n} {n * 7919 % 10007}".encode() for n in range(60_000)]
+    data = compress(b"\n".join(lines) + b"\n")
+    half = len(data) // 2
+    data = {
+        "cut": data[:half],
+        "flipped": data[:half] + bytes([data[half] ^ 255]) + data[half + 1 :],
+        "more behind": data + b"not compressed",
+    }[fault]
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    found = []
+
+    with files.open_bytes(path) as file, pytest.raises(files.Damaged, match="truncated") as caught:
+        found += (line.data for line in files.read_lines(file))
+
+    assert caught.value.line == len(found) + 1
+    if fault != "flipped":  # what a changed byte changes may show only at the end
+        assert found == lines[: len(found)]
+        assert len(found) == len(lines) or fault == "cut"
+
+
+def test_data_that_expand_without_end_are_stopped(tmp_path):
+    path = tmp_path / "a.zst"
+    block = b"0" * 2**20
+    with zstd.open(path, "wb") as file:
+        for _ in range(1200):
+            file.write(block)
+
+    with files.open_bytes(path) as file, pytest.raises(files.Damaged, match="bomb"):
+        assert not list(files.read_lines(file))
 
 
 @given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"").replace(b"\r", b""))))

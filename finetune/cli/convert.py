@@ -129,6 +129,8 @@ def _tell(
     console.emit({**account.to_dict(), "format": formats, "kind": kinds})
     for name, facts in done.files.items():
         console.say(f"{name}: {facts['container']}, {facts['format']}: {facts['reason']}")
+        if facts["encoding"] != "utf-8":
+            console.say(f"{name}: read as {facts['encoding']}, written as UTF-8")
         if facts["byte_order_mark"]:
             console.say(f"{name}: a byte order mark was left out")
     for key, count in sorted(account.unused.items()):

@@ -132,7 +132,7 @@ class Conversion:
             find_converter(reading.format)
         container = open_container(file, name)
         self.container = container.name
-        self.has_bom = container.has_bom
+        self.has_bom, self.encoding = container.has_bom, container.encoding
         try:
             sample = _sample(container)
         except DataError as error:  # the header of a table
@@ -154,6 +154,7 @@ class Conversion:
             "kind": found.kind,
             "columns": dict(found.columns),
             "reason": found.reason,
+            "encoding": self.encoding,
             "byte_order_mark": self.has_bom,
         }
 

@@ -13,6 +13,7 @@ import sys
 import textwrap
 
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,7 +56,7 @@ PRETTY = json.dumps([A, B], indent=2, ensure_ascii=False).encode()
         ),
     ],
 )
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress, zstd.compress])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "bom"])
 def test_json_rows_are_found_in_each_container(data, name, container, pack, mark):
     opened = open_container(io.BytesIO(pack(mark + data)), name)
@@ -157,6 +158,19 @@ def test_any_bytes_are_read_or_refused_with_a_reason(data, name):
             "a.json",
             [(2, "json", "a key in double quotes is expected, at column 2")],
         ),
+        (
+            b'{"a":1,"a":2}\n{"b":"::"}\n{"a":"\\u003a","b":{}}\n',
+            "a.jsonl",
+            [(1, "duplicate-key", "a key stands twice in one object")],
+        ),
+        (
+            b'{"a":1e999}\n{"a":"\\ud800"}\n{"b":2}\n{"b":2}\n{"b":2}\n',
+            "a.jsonl",
+            [
+                (1, "number", "a number beyond any float"),
+                (2, "surrogate", "half of a surrogate pair in a text"),
+            ],
+        ),
         (b'[{"a":1},]', "a.json", [(2, "json", "a comma with no value beside it")]),
         (b'[{"a":1}][{"b":2}]', "a.json", [(2, "json", "text behind the end of the list")]),
         (
@@ -209,6 +223,95 @@ def test_unknown_format_names_what_was_seen_and_what_is_known(data, seen):
         open_container(io.BytesIO(data), "a.data")
     documents = ("a PDF document", "a markup document")
     assert ("pdftotext" if seen in documents else "JSON Lines") in str(caught.value.hint)
+
+
+WORDS = "Où est-ce ?;Là-bas, près de l’église"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "mark"),
+    [
+        ("utf-8", "utf-8", b""),
+        ("utf-8-sig", "utf-8", b""),
+        ("utf-16-le", "utf-16-le", b""),
+        ("utf-16-be", "utf-16-be", b""),
+        ("utf-16-le", "utf-16-le", b"\xff\xfe"),
+        ("utf-16-be", "utf-16-be", b"\xfe\xff"),
+        ("utf-32-le", "utf-32-le", b""),
+        ("utf-32-be", "utf-32-be", b""),
+        ("utf-32-le", "utf-32-le", b"\xff\xfe\0\0"),
+        ("cp1252", "cp1252", b""),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 40_000])
+def test_text_of_any_encoding_is_read_and_the_encoding_told(encoding, name, mark, rows):
+    data = mark + ("question;answer\n" + f"{WORDS}\n" * rows).encode(encoding)
+    opened = open_container(io.BytesIO(data), "a.csv")
+    assert (opened.encoding, opened.has_bom) == (name, bool(mark) or encoding == "utf-8-sig")
+    row = dict(zip(["question", "answer"], WORDS.split(";"), strict=True))
+    assert [item.value for item in opened.rows] == [row] * rows
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"a":"été"}\n{"a":"où"}\n'.encode() + b'{"a":"caf\xe9, \xe0 l\xe0"}\n',  # one bad line
+        b'{"a":"\xff"}\n{"a":"\xfe\xfd"}\n',  # bytes that no such text has
+        '{"a":"вот так"}\n{"b":"и вот так"}\n'.encode("cp1251"),
+        '{"a":"žluťoučký kůň"}\n{"b":"úpěl"}\n'.encode("cp1250"),
+        '{"a":"日本語のテキスト"}\n'.encode("shift-jis"),
+    ],
+)
+def test_text_of_no_certain_encoding_stays_utf_8_and_its_bad_lines_are_rejected(data):
+    opened = open_container(io.BytesIO(data), "a.jsonl")
+    assert opened.encoding == "utf-8"
+    assert {row.fault.rule for row in opened.rows if row.fault} >= {"utf-8"}
+
+
+def test_characters_that_the_encoding_does_not_have_cost_their_row():
+    text = '{"a":"é"}\n{"b":"?"}\n{"c":"à"}\n'
+    late = b'{"a":"\xe9 \xe8"}\n' * 120_000 + b'{"a":"\x81"}\n{"a":"\xe9"}\n'
+    assert read(text.encode("utf-16").replace(b"?\0", b"\0\xd8")) == [
+        {"a": "é"},
+        "utf-8",
+        {"c": "à"},
+    ]
+    assert read(text.encode("utf-16") + b"x") == [{"a": "é"}, {"b": "?"}, {"c": "à"}, "utf-8"]
+    assert read(late)[-2:] == ["utf-8", {"a": "é"}]
+
+
+def test_text_file_is_one_row():
+    assert read("Été.\n\nOui, si.\n".encode(), "a.txt") == [{"text": "Été.\n\nOui, si.\n"}]
+    assert read(b"# A, b\n\n{c}, d\n", "a.md") == [{"text": "# A, b\n\n{c}, d\n"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'a,b\n1,"open\n2,3\n4,"5"\n6,7\n', ["table", ("2", "3"), ("4", "5"), ("6", "7")]),
+        (b'a,b\n1,"open\n2,3\n4,5', ["table", ("2", "3"), ("4", "5")]),
+        (b'a,b\n1,"two\nlines, of "text\n4,5\n', ["table", ("4", "5")]),
+        (b'sep=;\na;b\n1;"2\n3"\n', [("1", "2\n3")]),
+    ],
+)
+def test_quote_that_nobody_closed_costs_its_row(data, expected):
+    found = read(data, "a.csv")
+    assert [row if row == "table" else tuple(row.values()) for row in found] == expected
+
+
+def test_quote_in_a_large_table_does_not_swallow_it():
+    count = 150_000
+    data = b'question,answer\n1,"open\n' + b"is it so,it is so indeed\n" * count
+    found = read(data, "a.csv")
+    assert found[0] == "table"
+    assert len(found) == count + 1
+    assert faults(data, "a.csv") == [(2, "table", "a quoted cell begins here and does not end")]
+
+
+@pytest.mark.parametrize("line", [b"x" * 99, b"x" * 99 + b"\n", b'y""y,' * 20 + b"\n"])
+def test_cell_that_is_too_long_costs_its_row(line):
+    data = b'a,b\n1,"' + line * 200_000 + b'"\n3,4\n'
+    assert read(data, "a.csv") == ["line-too-long", {"a": "3", "b": "4"}]
 
 
 def test_two_columns_of_one_name_are_refused():

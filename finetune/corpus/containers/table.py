@@ -221,5 +221,6 @@ def _are_rows(lines: list[bytes], delimiter: str, width: int) -> bool:
     for line in sample:
         text = line.decode("utf-8", "surrogateescape")
         with contextlib.suppress(csv.Error):
-            whole += len(next(csv.reader([text], delimiter=delimiter, strict=True))) == width
+            cells = next(csv.reader([text], delimiter=delimiter, strict=True))
+            whole += len(cells) == width and text.count('"') % 2 == 0
     return whole >= 0.8 * len(sample)
