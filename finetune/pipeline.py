@@ -36,20 +36,25 @@ BACKENDS: dict[str, str] = {
 
 
 def prepare(
-    recipe: Recipe, *, folder: Path = DATASETS, progress: Progress = silent
+    recipe: Recipe,
+    *,
+    folder: Path = DATASETS,
+    workers: int | None = None,
+    progress: Progress = silent,
 ) -> corpus.Dataset:
     """Make the dataset of a recipe, or find it where nothing has changed since.
 
     Args:
         recipe: What to prepare.
         folder: Where dataset folders lie.
+        workers: How many processes convert; chosen by the size of the sources where absent.
         progress: Told about the rows read.
 
     Raises:
         DataError: More rows were rejected than `data.max_rejected` allows.
         UsageError: A source is not there or has no format that is known.
     """
-    return corpus.prepare(recipe, folder=folder, progress=progress)
+    return corpus.prepare(recipe, folder=folder, workers=workers, progress=progress)
 
 
 def plan(
@@ -58,6 +63,7 @@ def plan(
     folder: Path = RUNS,
     datasets: Path = DATASETS,
     memory: int | None = None,
+    workers: int | None = None,
     progress: Progress = silent,
 ) -> Plan:
     """Return the bill of a recipe: its dataset is made, nothing is downloaded, nothing is sent.
@@ -67,6 +73,7 @@ def plan(
         folder: Where run folders lie; the speed of an earlier run of this model is taken from it.
         datasets: Where dataset folders lie.
         memory: Plan for a GPU with so many bytes, instead of for this machine.
+        workers: How many processes convert; chosen by the size of the sources where absent.
         progress: Told about the rows read and the records counted.
 
     Raises:
@@ -77,7 +84,7 @@ def plan(
     from finetune.planning import check_model, make_plan
 
     check_model(recipe)  # before the data are read
-    dataset = prepare(recipe, folder=datasets, progress=progress)
+    dataset = prepare(recipe, folder=datasets, workers=workers, progress=progress)
     speed = _measured_speed(recipe, folder)
     return make_plan(recipe, dataset, memory=memory, speed=speed, progress=progress)
 
@@ -89,6 +96,7 @@ def run(
     datasets: Path = DATASETS,
     run_folder: Path | None = None,
     fresh: bool = False,
+    workers: int | None = None,
     progress: Progress = silent,
 ) -> Run:
     """Execute a recipe: make the dataset, train, evaluate and report.
@@ -102,6 +110,7 @@ def run(
         datasets: Where dataset folders lie.
         run_folder: This folder and no other.
         fresh: Start over, whatever there is.
+        workers: How many processes convert; chosen by the size of the sources where absent.
         progress: Told about every stage.
 
     Raises:
@@ -115,7 +124,7 @@ def run(
 
     train = _backend(recipe)
     check_model(recipe)
-    dataset = prepare(recipe, folder=datasets, progress=progress)
+    dataset = prepare(recipe, folder=datasets, workers=workers, progress=progress)
     identity = runs.identify(recipe, dataset.digest)
     with Lock(folder / ".lock"):
         current = _find(identity, folder, run_folder, fresh=fresh)

@@ -36,6 +36,7 @@ class Checker:
         tokenizer: Counts tokens when given: `count` adds those of the records checked since the
             last call to `tokens` and `trained_tokens`.
         ignore: Rules to leave out.
+        across: Also hold the records against each other, such as the labels of a classifier.
 
     Raises:
         UsageError: There is no such kind, target or rule.
@@ -47,6 +48,8 @@ class Checker:
         target: str | Target = "platform",
         tokenizer: Tokenizer | None = None,
         ignore: Iterable[str] = (),
+        *,
+        across: bool = True,
     ) -> None:
         if kind not in records.KINDS:
             raise UsageError(
@@ -63,7 +66,7 @@ class Checker:
         self._rules = KindRules(self.target)
         # Only where this rule is in force does a record without faults have no empty messages.
         self._sure = "empty-assistant" in self.target.severities
-        self._labels = LabelRules() if kind == "classifier" else None
+        self._labels = LabelRules() if across and kind == "classifier" else None
 
     def check_line(
         self, data: bytes | None, file: str, number: int

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finetune.cli.console import Console, output_options
+from finetune.cli.options import workers_option
 from finetune.errors import DataError, UsageError
 from finetune.files import AtomicFile
 from finetune.text import plural, safe
@@ -44,6 +45,7 @@ _SHOWN = 20  # findings printed of each rule
     help="The format to write: also openai, sharegpt, alpaca, trl.",
 )
 @click.option("-o", "--output", required=True, help="The JSONL file; - is stdout.")
+@workers_option
 @output_options
 def command(
     inputs: tuple[str, ...],
@@ -54,6 +56,7 @@ def command(
     roles: str | None,
     target: str,
     output: str,
+    workers: int | None,
     console: Console,
 ) -> None:
     """Convert files, folders or globs to La Plateforme JSONL, or another format; - is stdin.
@@ -61,8 +64,9 @@ def command(
     Every valid record is written. Where rows had to be left out, their places and rules go to
     stderr and the exit code is 3.
     """
-    from finetune.checks import Checker
+    from finetune.checks.targets import find_target
     from finetune.corpus import Reading, convert_files
+    from finetune.corpus.workers import count_workers
 
     if output == "-" and console.json:
         raise UsageError("--json: stdout holds the records already", hint="name a file with -o")
@@ -85,8 +89,9 @@ def command(
             file.write,
             reading,
             to=target,
-            make_check=lambda kind: Checker(kind).check_record,
+            target=find_target("platform"),
             reject=report,
+            workers=count_workers(_size(inputs), workers),
             progress=progress,
         )
     _tell(console, done, left_out, output, target)
@@ -112,6 +117,15 @@ def _open_inputs(inputs: tuple[str, ...], output: str) -> Iterator[tuple[str, An
             if output != "-" and file.path.resolve() == Path(output).resolve():
                 raise UsageError(f"{file.path}: is input and output", hint="name another file")
             yield str(file.path), open(file.path, "rb")  # noqa: SIM115 (the reader closes it)
+
+
+def _size(inputs: tuple[str, ...]) -> int | None:
+    """Return the bytes of all inputs, None where one is stdin."""
+    from finetune.corpus import find_files
+
+    if "-" in inputs:
+        return None
+    return sum(file.path.stat().st_size for text in inputs for file in find_files(Path(text))[0])
 
 
 def _open_output(output: str) -> AbstractContextManager[Any]:

@@ -56,7 +56,7 @@ def look(path: Path) -> dict[str, Any]:
         UsageError: It is not there, or no reading fits.
         DataError: It is empty.
     """
-    from finetune.checks import Checker
+    from finetune.checks.targets import find_target
     from finetune.corpus import Reading, convert_files, find_files
 
     files = find_files(path)[0]
@@ -64,7 +64,7 @@ def look(path: Path) -> dict[str, Any]:
         ((file.name, open(file.path, "rb")) for file in files),  # noqa: SIM115 (the reader closes)
         lambda _: None,
         Reading(),
-        make_check=lambda kind: Checker(kind).check_record,
+        target=find_target("platform"),
         reject=lambda _: None,
     )
     found = facts[files[0].name]

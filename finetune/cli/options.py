@@ -27,3 +27,14 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = decorate(command)
     return command
+
+
+def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--workers N`, which gives the argument `workers`."""
+    decorate = click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes that convert the data; else as many as their size deserves.",
+    )
+    return decorate(command)

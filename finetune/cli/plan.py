@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import recipe_options
+from finetune.cli.options import recipe_options, workers_option
 from finetune.text import duration, plural, size
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     metavar="GB",
     help="Plan for a GPU with so much memory, not for this machine.",
 )
+@workers_option
 @output_options
 def command(
     recipe: Path,
@@ -30,6 +31,7 @@ def command(
     backend: str | None,
     *,
     memory: float | None,
+    workers: int | None,
     console: Console,
 ) -> None:
     """Show the bill of a recipe: records, tokens, steps, memory, cost, what leaves the machine.
@@ -43,7 +45,7 @@ def command(
     loaded = load_recipe(recipe, overrides, backend=backend)
     budget = None if memory is None else round(memory * 1e9)
     with console.progress() as progress:
-        plan = pipeline.plan(loaded, memory=budget, progress=progress)
+        plan = pipeline.plan(loaded, memory=budget, workers=workers, progress=progress)
     console.emit(plan)
     console.name(plan.dataset)
     _show_data(console, plan)

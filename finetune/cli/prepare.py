@@ -10,7 +10,7 @@ import click
 
 from finetune.checks.profile import PERCENTILES
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import recipe_options
+from finetune.cli.options import recipe_options, workers_option
 from finetune.text import plural, safe
 
 _SHOWN = 8  # figures of one line
@@ -18,9 +18,15 @@ _SHOWN = 8  # figures of one line
 
 @click.command("prepare")
 @recipe_options
+@workers_option
 @output_options
 def command(
-    recipe: Path, overrides: tuple[str, ...], backend: str | None, *, console: Console
+    recipe: Path,
+    overrides: tuple[str, ...],
+    backend: str | None,
+    *,
+    workers: int | None,
+    console: Console,
 ) -> None:
     """Make the dataset of a recipe, or find it where nothing has changed since."""
     from finetune import pipeline
@@ -29,7 +35,7 @@ def command(
 
     loaded = load_recipe(recipe, overrides, backend=backend)
     with console.progress() as progress:
-        dataset = pipeline.prepare(loaded, progress=progress)
+        dataset = pipeline.prepare(loaded, workers=workers, progress=progress)
     manifest = dataset.manifest
     lengths = count_lengths(loaded, dataset).to_dict(loaded.training.seq_len)
     page = write_data_report(loaded, dataset)

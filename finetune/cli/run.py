@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import recipe_options
+from finetune.cli.options import recipe_options, workers_option
 from finetune.text import duration, sparkline
 
 
@@ -17,6 +17,7 @@ from finetune.text import duration, sparkline
 @recipe_options
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Use this run folder.")
 @click.option("--fresh", is_flag=True, help="Start over, whatever was done before.")
+@workers_option
 @output_options
 def command(
     recipe: Path,
@@ -25,6 +26,7 @@ def command(
     *,
     folder: Path | None,
     fresh: bool,
+    workers: int | None,
     console: Console,
 ) -> None:
     """Prepare, check, train, evaluate and report.
@@ -38,7 +40,9 @@ def command(
     started = dt.datetime.now(dt.UTC)
     loaded = load_recipe(recipe, overrides, backend=backend)
     with console.progress() as progress:
-        run = pipeline.run(loaded, run_folder=folder, fresh=fresh, progress=progress)
+        run = pipeline.run(
+            loaded, run_folder=folder, fresh=fresh, workers=workers, progress=progress
+        )
     state = run.state
     evaluation = run.evaluation()
     console.emit(

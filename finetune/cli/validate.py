@@ -85,21 +85,14 @@ def _open(path: Path, kind: str | None) -> Path | Input:
     """Return a file of records as it is, and any other with the records it is converted to."""
     if not path.is_file() or _holds_records(path):
         return path
-    from finetune.corpus.conversion import Account, Conversion, Reading
+    from finetune.corpus import Conversion, Reading
 
-    lost: list[Finding] = []
     file = open(path, "rb")  # noqa: SIM115 (read to its end by the conversion)
-    reading = Reading(kind=kind)
-    rows = Conversion(file, str(path), reading, account=Account(), reject=lost.append)
+    rows = Conversion(file, str(path), Reading(kind=kind))
 
     def made() -> Iterator[tuple[int, Record | None, list[Finding]]]:
-        for row, converted in rows:
-            while lost:
-                finding = lost.pop(0)
-                yield finding.line, None, [finding]
-            yield from ((row.line, record, []) for record in converted)
-        yield from ((finding.line, None, [finding]) for finding in lost)
-        file.close()
+        with file:
+            yield from rows.records()
 
     return Input(path, rows.detection.kind, made())
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from finetune.corpus.conversion import Account, Conversion, Converted, Reading, convert_files
+from finetune.corpus.account import Account
+from finetune.corpus.conversion import Conversion, Converted, Reading, convert_files
 from finetune.corpus.dataset import Dataset, TrainFile
 from finetune.corpus.preparation import prepare
 from finetune.corpus.sources import SourceFile, find_files

@@ -12,40 +12,49 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finetune.checks import Checker, Finding
 from finetune.checks.report import Fault
 from finetune.checks.targets import Target, find_target
-from finetune.corpus.conversion import PROGRESS_ROWS, Account, Conversion, Reading, finding_at
+from finetune.corpus.account import Account, Loss
+from finetune.corpus.chain import Made, Steps, Task, finding_at
+from finetune.corpus.conversion import Across, Conversion, Reading
 from finetune.corpus.dataset import MANIFEST, Dataset, profile_files
+from finetune.corpus.facts import Facts, find_equal
 from finetune.corpus.inputs import Input, describe, find_inputs
 from finetune.corpus.parts import Parts
 from finetune.corpus.split import Side, Split
+from finetune.corpus.workers import Workers, count_workers
 from finetune.errors import DataError, RunLocked, UsageError
 from finetune.files import AtomicFile, Lock, slug, sync_folder, to_json
 from finetune.methods import METHODS
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
-from finetune.records import encode
 from finetune.text import plural
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _PLACES = 3  # places shown for each rule
 _SHORT = 12  # characters of the digest in a folder's name
 
 
-def prepare(recipe: Recipe, *, folder: Path, progress: Progress = silent) -> Dataset:
+def prepare(
+    recipe: Recipe, *, folder: Path, workers: int | None = None, progress: Progress = silent
+) -> Dataset:
     """Make the dataset of a recipe, or find it where nothing has changed since.
 
     Args:
         recipe: What to prepare.
         folder: Where dataset folders lie.
+        workers: How many processes convert; chosen by the size of the sources where absent.
         progress: Told about the rows read.
 
     Raises:
         DataError: More rows were rejected than `data.max_rejected` allows, nothing is left to
             train on, or a source changed while it was read.
         UsageError: A source is not there or has no format that is known.
+        RunError: A worker process died.
         OSError: The disk is full; nothing is left behind.
     """
     inputs = find_inputs(recipe)
@@ -56,9 +65,11 @@ def prepare(recipe: Recipe, *, folder: Path, progress: Progress = silent) -> Dat
     _remove_left_overs(folder)
     if _is_ready(target, identity):
         return Dataset.load(target)
+    size = sum(file.path.stat().st_size for one in inputs for file in one.files)
+    count = count_workers(size, workers)
     with _workspace(folder, target.name) as workspace:
         manifest = {"digest": identity, **facts}
-        manifest |= _Preparation(recipe, inputs, workspace, aim, progress).run()
+        manifest |= _Preparation(recipe, inputs, workspace, aim, count, progress).run()
         with AtomicFile(workspace / MANIFEST) as file:
             file.write(to_json(manifest, indent=True))
         if target.exists():  # damaged: somebody changed a file in it
@@ -123,7 +134,7 @@ def _publish(workspace: Path, target: Path) -> None:
 
 
 class _Preparation:
-    """One pass over all sources, writing into a workspace."""
+    """One pass over all sources, then what only all records together decide."""
 
     def __init__(
         self,
@@ -131,104 +142,162 @@ class _Preparation:
         inputs: list[Input],
         folder: Path,
         aim: Target,
+        workers: int,
         progress: Progress,
     ) -> None:
         self._recipe = recipe
         self._inputs = inputs
         self._folder = folder
-        self._check = Checker(METHODS[recipe.method].record, aim)
+        self._target = aim
+        self._workers = workers
         self._progress = progress
+        self._kind = METHODS[recipe.method].record
         self._account = Account()
+        self._facts = Facts()
+        self._files: list[_File] = []
+        self._train = [_train_file(one) for one in inputs if one.side is Side.TRAIN]
+        self._parts = Parts(folder, self._train)
         self._places: dict[str, list[str]] = {}
 
     def run(self) -> dict[str, Any]:
         """Write everything but the manifest, and return what it says."""
-        names = [_train_file(one) for one in self._inputs if one.side is Side.TRAIN]
-        keep = self._recipe.data.clean.deduplicate == "off"
-        parts = Parts(self._folder, names, duplicates=keep)
         with AtomicFile(self._folder / "rejected.jsonl") as rejected:
             self._rejected = rejected
-            with parts:
-                sources = [self._read(one, parts) for one in self._inputs]
+            with self._parts, Workers(Steps(self._target), self._workers) as workers:
+                self._read(workers)
             self._stop_if_too_many()
-            files = parts.finish(self._drop)
-        if not any(files[name]["records"] for name in names):
+            keep = self._settle()
+        files = {path.name: facts for path, facts in self._finish(keep)}
+        if not any(files[name]["records"] for name in self._train):
             raise DataError("no record is left to train on")
         files["rejected.jsonl"] = {"bytes": rejected.size, "sha256": rejected.sha256}
         self._account.close()
-        kind = METHODS[self._recipe.method].record
-        profile = profile_files([self._folder / name for name in names], kind)
-        return {**self._account.to_dict(), "profile": profile, "sources": sources, "files": files}
+        return {
+            **self._account.to_dict(),
+            "waterfall": self._account.waterfall(),
+            "profile": profile_files([self._folder / name for name in self._train], self._kind),
+            "sources": [self._describe(one) for one in self._inputs],
+            "files": files,
+        }
 
-    def _read(self, one: Input, parts: Parts) -> dict[str, Any]:
-        """Write the records of a source, and return what the manifest says about it."""
-        data, source = self._recipe.data, one.source
+    def _read(self, workers: Workers) -> None:
+        """Write the records of all sources."""
+        across, account = Across(self._target), self._account
+        for number, outcome in workers.run(self._tasks()):
+            file = self._files[number]
+            done, records, losses = across.check(outcome, file.name)
+            done.records["written"] += len(records)
+            account.add(done)
+            for loss in losses:
+                self._note(file.source, loss)
+            self._write(records, number, file.source)
+            self._progress("prepare", account.rows["read"])
+
+    def _tasks(self) -> Iterator[tuple[int, Task]]:
+        """Yield the rows of all files, each with the number of its file."""
+        data = self._recipe.data
         shared = data.validation if isinstance(data.validation, float) else 0.0
-        split = Split(
-            validation=shared, evaluation=self._recipe.evaluation.data, group=source.group
-        )
-        reading = Reading(
-            source.format,
-            METHODS[self._recipe.method].record,
-            source.columns,
-            source.system,
-            source.roles,
-        )
-        files = []
-        for number, file in enumerate(one.files):
-            with open(file.path, "rb") as stream:
-                conversion = Conversion(
-                    stream,
-                    file.name,
-                    reading,
-                    account=self._account,
-                    make_check=lambda _: self._check.check_record,
-                    reject=lambda finding: self._note(one, finding),
-                    group=source.group,
+        for one in self._inputs:
+            source = one.source
+            split = Split(
+                validation=shared, evaluation=self._recipe.evaluation.data, group=source.group
+            )
+            reading = Reading(
+                source.format, self._kind, source.columns, source.system, source.roles
+            )
+            for number, file in enumerate(one.files):
+                with open(file.path, "rb") as stream:
+                    conversion = Conversion(
+                        stream, file.name, reading, split=split, group=source.group
+                    )
+                    self._files.append(_File(one, file.name, conversion.facts()))
+                    for task in conversion.tasks():
+                        yield len(self._files) - 1, task
+                one.check_unchanged(number)
+
+    def _write(self, records: list[Made], file: int, one: Input) -> None:
+        train = self._train.index(_train_file(one)) if one.side is Side.TRAIN else -1
+        lines: dict[int, list[bytes]] = {}
+        for made in records:
+            side = max(made.side, one.side)
+            part = self._parts.number(side, train)
+            line = made.line + b"\n"
+            lines.setdefault(part, []).append(line)
+            self._facts.add(
+                line, part=part, file=file, row=made.row, side=side, position=made.position
+            )
+        for part, some in lines.items():
+            self._parts.all[part].write(some)
+
+    def _settle(self) -> NDArray[Any]:
+        """Decide on all records together; return which of them stay."""
+        import numpy as np
+
+        clean = self._recipe.data.clean
+        keep = np.ones(len(self._facts), dtype=bool)
+        for removal in find_equal(self._facts, duplicates=clean.deduplicate == "off"):
+            keep[removal.number] = False
+            self._account.records["written"] -= 1
+            file, row = self._facts.place(removal.number)
+            finding = finding_at(self._files[file].name, row, Fault(removal.rule, "", ""))
+            kept = None if removal.kept is None else self._place(removal.kept)
+            self._note(self._files[file].source, self._account.lose(finding, removal.step, kept))
+        return keep
+
+    def _place(self, number: int) -> tuple[str, str, int]:
+        file, row = self._facts.place(number)
+        return self._files[file].source.name, self._files[file].name, row
+
+    def _finish(self, keep: NDArray[Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Take out what does not stay, write origins.jsonl, and yield the facts of each file."""
+        facts, parts = self._facts, self._facts.column("part")
+        ends = [
+            f'"source":{to_json(file.source.name).decode()},"file":{to_json(file.name).decode()}'
+            for file in self._files
+        ]
+        with AtomicFile(self._folder / "origins.jsonl") as origins:
+            for number, part in enumerate(self._parts.all):
+                own = parts == number
+                stays = keep[own]
+                if not stays.all():
+                    part.drop(facts.column("size")[own], stays)
+                start = f'{{"output":{to_json(part.path.name).decode()},"line":'
+                places = zip(
+                    *(facts.column(name)[own & keep].tolist() for name in ("file", "row")),
+                    strict=True,
                 )
-                files.append({"name": file.name, **conversion.facts()})
-                self._write(conversion, one, split, parts)
-            one.check_unchanged(number)
-        train = _train_file(one) if one.side is Side.TRAIN else None
+                for line, (file, row) in enumerate(places, 1):
+                    origins.write(f'{start}{line},{ends[file]},"row":{row}}}\n'.encode())
+                if part.records or self._parts.is_train(number):
+                    yield part.path, part.facts()
+                else:
+                    part.path.unlink()
+        yield origins.path, {"bytes": origins.size, "sha256": origins.sha256}
+
+    def _describe(self, one: Input) -> dict[str, Any]:
+        """Return what the manifest says about a source."""
         return {
             "name": one.name,
-            "train": train,
-            "weight": source.weight,
-            "files": files,
+            "train": _train_file(one) if one.side is Side.TRAIN else None,
+            "weight": one.source.weight,
+            "files": [
+                {"name": file.name, **file.facts} for file in self._files if file.source is one
+            ],
             "left_out": one.left_out,
         }
 
-    def _write(self, conversion: Conversion, one: Input, split: Split, parts: Parts) -> None:
-        train, account = _train_file(one), self._account
-        start = f'"source":"{one.name}","file":{to_json(conversion.name).decode()},"row":'
-        for row, records in conversion:
-            side = max(split.side(row.value), one.side)
-            for record in records:
-                reason = parts.add(encode(record), side, train, f"{start}{row.line}}}")
-                if reason is None:
-                    account.records["written"] += 1
-                else:
-                    account.records["removed"] += 1
-                    account.by_rule[reason] += 1
-                    self._note(one, finding_at(conversion.name, row.line, Fault(reason, "", "")))
-            if account.rows["read"] % PROGRESS_ROWS == 0:
-                self._progress("prepare", account.rows["read"])
-
-    def _note(self, one: Input, finding: Finding) -> None:
-        line = {"source": one.name, "file": finding.file, "line": finding.line}
+    def _note(self, one: Input, loss: Loss) -> None:
+        finding = loss.finding
+        line: dict[str, Any] = {"source": one.name, "file": finding.file, "line": finding.line}
         line |= {"path": finding.path} if finding.path else {}
-        self._rejected.write(to_json(line | {"rule": finding.rule}) + b"\n")
-        places = self._places.setdefault(finding.rule, [])
-        if len(places) < _PLACES:
-            places.append(f"{finding.file}:{finding.line}")
-
-    def _drop(self, origin: dict[str, Any]) -> None:
-        """Account for a record that was written before its held-out twin was met."""
-        self._account.records["written"] -= 1
-        self._account.records["removed"] += 1
-        self._account.by_rule["held-out"] += 1
-        line = {"source": origin["source"], "file": origin["file"], "line": origin["row"]}
-        self._rejected.write(to_json(line | {"rule": "held-out"}) + b"\n")
+        line["rule"] = finding.rule
+        if loss.kept:
+            line["kept"] = dict(zip(("source", "file", "line"), loss.kept, strict=True))
+        self._rejected.write(to_json(line) + b"\n")
+        if loss.step in ("row", "check"):
+            places = self._places.setdefault(finding.rule, [])
+            if len(places) < _PLACES:
+                places.append(f"{finding.file}:{finding.line}")
 
     def _stop_if_too_many(self) -> None:
         lost, read = self._account.lost_rows, self._account.rows["read"]
@@ -240,12 +309,19 @@ class _Preparation:
         rules = "".join(
             f"\n  {rule} ×{self._account.by_rule[rule]:,}: {', '.join(places)}"
             for rule, places in sorted(self._places.items())
-            if rule not in ("duplicate", "held-out")
         )
         raise DataError(
             f"{plural(lost, 'row')} of {read:,} rejected, `data.max_rejected` allows {allowed:.1%}",
             hint=f"mend them, or allow it with `-s data.max_rejected={needed}`{rules}",
         )
+
+
+class _File(NamedTuple):
+    """A file that was opened, and how it is read."""
+
+    source: Input
+    name: str
+    facts: dict[str, Any]
 
 
 def _train_file(one: Input) -> str:

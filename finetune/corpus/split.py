@@ -44,8 +44,6 @@ class Split:
 
     def side(self, row: Any) -> Side:
         """Return the side of a row as it was read."""
-        if not self._validation:
-            return Side.TRAIN
         return self.side_at(self.position(row))
 
     def position(self, row: Any) -> int:
@@ -60,7 +58,8 @@ class Split:
         return Side.VALIDATION if position < self._validation else Side.TRAIN
 
     def _key(self, row: Any) -> bytes:
-        group = row.get(self._group) if isinstance(row, dict) else None
+        first = row[0] if isinstance(row, list) and row else row  # the rows of one conversation
+        group = first.get(self._group) if isinstance(first, dict) else None
         if group is None or group == "":
             return _ENCODER.encode(row)
         # A number in one source and its digits in another are one group.

@@ -70,6 +70,7 @@ def test_convert_tells_its_account_as_json(run, tmp_path):
         "records": {"made": 1, "written": 1, "rejected": 0, "removed": 0},
         "by_rule": {},
         "warnings": {},
+        "fixes": {},
         "unused": {},
         "format": "pairs",
         "kind": "chat",

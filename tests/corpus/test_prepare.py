@@ -74,7 +74,6 @@ def test_folder_holds_everything_with_its_account(tmp_path):
     assert sorted(q for side in sides for q in side) == sorted(row["question"] for row in rows)
     assert [len(side) for side in sides] == pytest.approx([100, 40, 60], abs=20)
     assert lines(dataset.folder / "rejected.jsonl") == [
-        {"source": "tickets", "file": "tickets.jsonl", "line": 2, "rule": "duplicate"},
         {
             "source": "tickets",
             "file": "tickets.jsonl",
@@ -89,6 +88,17 @@ def test_folder_holds_everything_with_its_account(tmp_path):
             "path": "messages[1]",
             "rule": "empty-assistant",
         },
+        {
+            "source": "tickets",
+            "file": "tickets.jsonl",
+            "line": 2,
+            "rule": "duplicate",
+            "kept": {"source": "tickets", "file": "tickets.jsonl", "line": 1},
+        },
+    ]
+    assert manifest["waterfall"] == [
+        {"step": "check", "rule": "empty-assistant", "records": 1, "left": 201},
+        {"step": "duplicate", "rule": "duplicate", "records": 1, "left": 200},
     ]
     origins = lines(dataset.folder / "origins.jsonl")
     raw = lines(tmp_path / source)

@@ -1,0 +1,247 @@
+"""The chain: raw rows → records that are checked, cleaned and written as lines.
+
+It holds no state from one row to the next, so that the outcome of a row is the same in any
+process, whatever came before it. What needs all records is done by those who call it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from finetune.checks import Checker, Finding
+from finetune.checks.report import Fault
+from finetune.checks.targets import Target
+from finetune.converters import CONVERTERS, ConvertError, Detection, LeftOut
+from finetune.converters.outward import find_outward
+from finetune.corpus.account import Account, Loss
+from finetune.corpus.containers import Raw, Row
+from finetune.corpus.split import Side, Split
+from finetune.records import (
+    ChatRecord,
+    ClassifierRecord,
+    PreferenceRecord,
+    RatingRecord,
+    Record,
+    SystemMessage,
+    encode,
+)
+
+
+class Steps(NamedTuple):
+    """What is done with every record; plain values, so that they travel to another process.
+
+    Attributes:
+        target: What records are checked against; None leaves the check out.
+        to: The format that is written; a record that it cannot hold is rejected.
+    """
+
+    target: Target | None = None
+    to: str = "laplateforme"
+
+
+class Reader(NamedTuple):
+    """How the rows of one file become records.
+
+    Attributes:
+        name: What findings call the file.
+        detection: How its rows are read.
+        system: System prompt for records that have none.
+        split: Tells the side of a row; None where there is only one.
+    """
+
+    name: str
+    detection: Detection
+    system: str | None = None
+    split: Split | None = None
+
+
+class Task(NamedTuple):
+    """Some rows of a file, as they were read."""
+
+    reader: Reader
+    items: list[Row | Raw]
+
+
+class Made(NamedTuple):
+    """A record that passed.
+
+    Attributes:
+        line: Its JSONL line, without the end.
+        row: The line (or number) of its row.
+        side: Where its row belongs.
+        position: Hash of the row as it was read, or of its group: 64 bits; 0 without a split.
+        labels: Those of a classifier's record, whose text is left out.
+    """
+
+    line: bytes
+    row: int
+    side: Side = Side.TRAIN
+    position: int = 0
+    labels: ClassifierRecord | None = None
+
+
+class Outcome(NamedTuple):
+    """What a task gave: records and losses in the order of the rows."""
+
+    account: Account
+    records: list[Made]
+    losses: list[Loss]
+
+
+class Chain:
+    """Rows → records, for any file.
+
+    Args:
+        steps: What is done with each record.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._checker = functools.cache(self._make_checker)
+        self._encode = find_outward(steps.to).encode if steps.to != "laplateforme" else encode
+
+    def _make_checker(self, kind: str) -> Checker | None:
+        target = self._steps.target
+        return Checker(kind, target, across=False) if target else None
+
+    def run(self, task: Task) -> Outcome:
+        """Return what the rows of a task give."""
+        reader, items = task
+        work = Work(reader, self._checker(reader.detection.kind), self._encode)
+        for item in items:
+            work.take(item.parse() if isinstance(item, Raw) else item)
+        return work.finish()
+
+
+class Work:
+    """Some rows of one file on their way.
+
+    Args:
+        reader: How they become records.
+        checker: Checks them; None leaves that out.
+        encode: Record → line.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        checker: Checker | None = None,
+        encode: Callable[[Record], bytes] = encode,
+    ) -> None:
+        self.losses: list[Loss] = []
+        self._reader = reader
+        self._convert = CONVERTERS[reader.detection.format].convert
+        self._checker = checker
+        self._encode = encode
+        self._used = used_keys(reader.detection)
+        self._shapes: Counter[tuple[str, ...]] = Counter()
+        self._account = Account()
+        self._records: list[Made] = []
+
+    def take(self, row: Row) -> None:
+        """Convert a row, and keep those of its records that pass."""
+        split = self._reader.split
+        records = self.convert(row)
+        side, position = Side.TRAIN, 0
+        if split and records:
+            position = split.position(row.value)
+            side = split.side_at(position)
+        lost = False
+        for record in records:
+            line = self._pass(record, row)
+            if line is None:
+                lost = True
+            else:
+                labels = labels_of(record)
+                self._records.append(Made(line, row.line, side, position, labels))
+        self._account.lost_rows += lost
+
+    def convert(self, row: Row) -> list[Record]:
+        """Return the records of a row, unchecked; where there are none, `losses` says why."""
+        account, reader = self._account, self._reader
+        account.rows["read"] += row.rows
+        fault, counts = row.fault, True
+        if fault is None:
+            try:
+                records = self._convert(row.value, reader.detection)
+            except ConvertError as error:
+                fault = Fault(error.rule or "type", error.path or "", error.fact)
+                counts = not isinstance(error, LeftOut)
+            else:
+                account.rows["converted"] += row.rows
+                account.records["made"] += len(records)
+                if self._used:
+                    for value in row.value if isinstance(row.value, list) else (row.value,):
+                        self._shapes[tuple(value)] += 1
+                if reader.system:
+                    for record in records:
+                        add_system(record, reader.system)
+                return records
+        finding = finding_at(reader.name, row.line, fault)
+        self.losses.append(account.lose_row(finding, rows=row.rows, counts=counts))
+        return []
+
+    def _pass(self, record: Record, row: Row) -> bytes | None:
+        """Return the line of a record, changed where it must be, or None where it is left out."""
+        findings = (
+            self._checker.check_record(record, self._reader.name, row.line)
+            if self._checker
+            else None
+        )
+        if findings:
+            errors = [finding for finding in findings if finding.severity == "error"]
+            for finding in findings:
+                if finding.severity == "warning":
+                    self._account.warnings[finding.rule] += 1
+            if errors:
+                self.losses.append(self._account.lose(errors[0], "check"))
+                return None
+        try:
+            return self._encode(record)
+        except ConvertError as error:
+            fault = Fault(error.rule or "not-in-format", error.path or "", error.fact)
+            finding = finding_at(self._reader.name, row.line, fault)
+            self.losses.append(self._account.lose(finding, "check"))
+            return None
+
+    def finish(self) -> Outcome:
+        """Return what there is."""
+        unused = self._account.unused
+        for shape, count in self._shapes.items():
+            unused.update(dict.fromkeys(set(shape) - self._used, count))
+        return Outcome(self._account, self._records, self.losses)
+
+
+def used_keys(detection: Detection) -> frozenset[str]:
+    """Return the keys of a row that its converter looks at; none where it is all of them."""
+    keys = CONVERTERS[detection.format].keys
+    return frozenset(column for key in keys for column in detection.keys(key))
+
+
+def finding_at(file: str, line: int, fault: Fault) -> Finding:
+    """Return the error that a fault at a place is."""
+    return Finding(file, line, fault.path, fault.rule, "error", fault.message, fixable=False)
+
+
+def labels_of(record: Record) -> ClassifierRecord | None:
+    """Return a classifier's record without its text: what the rules across records look at."""
+    if not isinstance(record, ClassifierRecord):
+        return None
+    if isinstance(record.text, str):
+        return ClassifierRecord(text="", labels=record.labels)
+    return ClassifierRecord(messages=[], labels=record.labels)
+
+
+def add_system(record: Record, text: str) -> None:
+    """Put a system message before a conversation that has none, in place."""
+    if isinstance(record, ChatRecord | ClassifierRecord):
+        messages: Any = record.messages
+    elif isinstance(record, PreferenceRecord | RatingRecord):
+        messages = record.prompt
+    else:
+        return
+    if isinstance(messages, list) and not any(isinstance(m, SystemMessage) for m in messages):
+        messages.insert(0, SystemMessage(content=text))
