@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -135,7 +134,7 @@ class Conversion:
         if place is None:
             return items
         rows = (item.parse() if isinstance(item, Raw) else item for item in items)
-        return group_rows(rows, functools.partial(place, source=self.detection))
+        return group_rows(rows, lambda value: place(value, self.detection))
 
     def tasks(self) -> Iterator[Task]:
         """Yield the rows, some at a time."""
