@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune.converters import alpaca, laplateforme, openai, pairs, sharegpt, text, turns
+from finetune.converters import alpaca, code, laplateforme, openai, pairs, sharegpt, text, turns
 from finetune.converters.reading import ConvertError, Detection, LeftOut, columns_of
 from finetune.errors import UsageError
 from finetune.records import KINDS, Record
@@ -62,6 +62,7 @@ CONVERTERS: dict[str, Converter] = {
     "openai": _row(openai, "`messages` as OpenAI has them, with tools", "functions"),
     "turns": _row(turns, "one message a row, with the conversation it belongs to"),
     "text": _row(text, "a document a row, or a file of plain text", "path", kinds=("text",)),
+    "code": _row(code, "a source file a row: a folder, archive or checkout", kinds=("text",)),
     "laplateforme": _row(laplateforme, "La Plateforme's own JSONL, as it is", kinds=tuple(KINDS)),
 }
 
