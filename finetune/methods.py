@@ -34,7 +34,7 @@ METHODS: dict[str, Method] = {
     "pretrain": Method(
         record="text",
         platform="completion",
-        local=None,
+        local="finetune.backends.local.sft:train",
         summary="continued pretraining on documents or code; the loss falls on every token",
     ),
     "classifier": Method(

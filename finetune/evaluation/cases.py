@@ -10,9 +10,10 @@ from typing import NamedTuple
 from finetune.errors import DataError, RunError
 from finetune.evaluation.measures import answer_text
 from finetune.files import open_bytes, read_lines
+from finetune.methods import METHODS
 from finetune.recipe import Recipe
-from finetune.records import AssistantMessage, ChatRecord, decode
-from finetune.tokens import Sample, Tokenizer, fit
+from finetune.records import AssistantMessage, ChatRecord, Record, TextRecord, decode
+from finetune.tokens import Sample, Tokenizer, cut_text, fit
 
 
 class Case(NamedTuple):
@@ -21,9 +22,10 @@ class Case(NamedTuple):
     Attributes:
         number: Its line in the split's file, from 1.
         samples: What the loss is measured on.
-        prompt: Ids up to its last trained answer; None where the record was shortened to fit,
-            so that nobody is asked what no longer stands there.
-        reference: That answer.
+        prompt: Ids up to its last trained answer, or up to the middle of a document; None where
+            the record was shortened to fit, so that nobody is asked what no longer stands there,
+            and for documents that are not trained as a middle to fill in.
+        reference: That answer, or that middle.
     """
 
     number: int
@@ -54,8 +56,7 @@ def read_cases(path: Path, tokenizer: Tokenizer, recipe: Recipe) -> Cases:
     cases, too_long = [], 0
     with open_bytes(path) as file:
         for line in read_lines(file):
-            record = decode("chat", line.data or b"")
-            assert isinstance(record, ChatRecord)  # noqa: S101 (what this kind decodes to)
+            record = decode(METHODS[recipe.method].record, line.data or b"")
             try:
                 case = _make_case(line.number, record, tokenizer, recipe)
             except DataError as error:
@@ -76,9 +77,10 @@ def choose_cases(cases: Sequence[Case], limit: int | None, seed: int) -> list[Ca
     return [asked[index] for index in sorted(drawn)]
 
 
-def _make_case(
-    number: int, record: ChatRecord, tokenizer: Tokenizer, recipe: Recipe
-) -> Case | None:
+def _make_case(number: int, record: Record, tokenizer: Tokenizer, recipe: Recipe) -> Case | None:
+    if isinstance(record, TextRecord):
+        return _make_document(number, record, tokenizer, recipe)
+    assert isinstance(record, ChatRecord)  # noqa: S101 (the other kinds have no local trainer)
     fitted = fit(tokenizer, record, recipe.training.seq_len, recipe.data.too_long)
     if not fitted.samples:
         return None
@@ -90,6 +92,18 @@ def _make_case(
     whole = not fitted.dropped and not fitted.shortened
     prompt = tokenizer.encode_prompt(record.messages[:last], record.tools) if whole else None
     return Case(number, fitted.samples, prompt, answer_text(answer))
+
+
+def _make_document(
+    number: int, record: TextRecord, tokenizer: Tokenizer, recipe: Recipe
+) -> Case | None:
+    """Return a document as it is for the loss, and the middle of it that is asked for."""
+    fitted = fit(tokenizer, record, recipe.training.seq_len, recipe.data.too_long)
+    if not fitted.samples:
+        return None
+    cut = cut_text(record.text, f"{recipe.seed}/evaluation") if recipe.training.fim_ratio else None
+    prompt = tokenizer.fim_prompt(cut.prefix, cut.suffix) if cut else None
+    return Case(number, fitted.samples, prompt, cut.middle if cut else "")
 
 
 def _place(error: DataError, path: Path, line: int) -> DataError:

@@ -15,6 +15,7 @@ from finetune.evaluation.cases import Case, choose_cases, read_cases
 from finetune.evaluation.intervals import Score, bootstrap
 from finetune.evaluation.measures import MEASURES, answer_text, compare
 from finetune.files import AtomicFile, to_json, write_atomic
+from finetune.methods import METHODS
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.runs import Run
@@ -47,8 +48,8 @@ def evaluate(run: Run, *, progress: Progress = silent) -> dict[str, Any]:
 
     Returns:
         `{"records", "split", "note", "too_long", "base": {MEASURE: {"value", "low", "high"}},
-        "tuned": {…}}`: `records` were asked for an answer; the loss (nats a trained token) is
-        measured on these and the rest; intervals are 95 % bootstrap ones.
+        "tuned": {…}}`: `records` were asked for an answer (all, where none is asked for one); the
+        loss (nats a trained token) is measured on every record; intervals are 95 % bootstrap ones.
 
     Raises:
         RunError: The run has no adapter yet, or nothing was held out.
@@ -67,7 +68,7 @@ def evaluate(run: Run, *, progress: Progress = silent) -> dict[str, Any]:
         base = exam.take("base", model)
     tuned = exam.take("tuned", model)
     document = {
-        "records": len(exam.asked),
+        "records": len(exam.asked) or len(held_out.cases),
         "split": split,
         "note": None if split == "evaluation" else _ON_VALIDATION,
         "too_long": held_out.too_long,
@@ -102,6 +103,7 @@ class _Exam:
         self._cases = cases
         self._limit = recipe.evaluation.max_new_tokens
         self._progress = progress
+        self._is_document = METHODS[recipe.method].record == "text"
         self.asked = choose_cases(cases, recipe.evaluation.limit, recipe.seed)
 
     def take(self, name: str, model: Any) -> _Outcome:
@@ -124,7 +126,13 @@ class _Exam:
             max_new_tokens=self._limit,
             progress=progress,
         )
-        return _Outcome(losses, [answer_text(self._tokenizer.parse(ids)) for ids in generated])
+        return _Outcome(losses, [self._read(ids) for ids in generated])
+
+    def _read(self, ids: Sequence[int]) -> str:
+        """Return what was generated as text: code is not looked through for calls."""
+        if self._is_document:
+            return self._tokenizer.decode(ids)
+        return answer_text(self._tokenizer.parse(ids))
 
 
 def _score(outcome: _Outcome, asked: Sequence[Case], seed: int) -> dict[str, Score]:

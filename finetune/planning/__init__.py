@@ -188,7 +188,7 @@ class _Bill:
         steps = epochs = seen = None
         if self.local:
             weights = None if len(set(counting.weights)) == 1 else counting.weights
-            schedule = plan_training(recipe, counting.lengths, weights)
+            schedule = plan_training(recipe, counting.lengths, weights, counting.passes)
             steps, epochs = len(schedule), schedule[-1].epoch
             seen = sum(step.tokens for step in schedule)
         elif recipe.training.steps is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from finetune import tokens
+from finetune.backends.local.schedule import count_passes
 from finetune.catalog import STAND_INS, Model
 from finetune.corpus import Dataset
 from finetune.errors import DataError, UsageError
@@ -51,6 +52,7 @@ class Counting(msgspec.Struct):
         sources: One count a train file.
         lengths: Tokens of each sample, in the order of training data.
         weights: Sampling weight of each.
+        passes: Which of them make up which epoch, see `schedule.plan_steps`.
         tokenizer: Name of the tokenizer that counted, None where bytes were divided.
         exact: It is the model's own.
         note: Where not exact: what the counts rest on.
@@ -59,6 +61,7 @@ class Counting(msgspec.Struct):
     sources: list[SourceCount]
     lengths: array[int]
     weights: array[float]
+    passes: list[range]
     tokenizer: str | None
     exact: bool
     note: str
@@ -85,19 +88,26 @@ def count_dataset(
     counter = _Counter(recipe, tokenizer, None if exact else _number(model))
     kind = METHODS[recipe.method].record
     counting = Counting(
-        [], array("l"), array("d"), tokenizer.name if tokenizer else None, exact, note
+        [], array("l"), array("d"), [], tokenizer.name if tokenizer else None, exact, note
     )
-    done, total = 0, sum(file.records for file in dataset.train)
-    for file in dataset.train:
-        count = SourceCount(file.path.stem, file.weight)
-        for record, size in _read(file.path, kind):
-            lengths = counter.add(record, size, count)
-            counting.lengths.extend(lengths)
-            counting.weights.extend([file.weight] * len(lengths))
-            done += 1
-            if done % 500 == 0 or done == total:
-                progress("count", done, total)
-        counting.sources.append(count)
+    total, wanted = sum(file.records for file in dataset.train), 1
+    while len(counting.passes) < wanted:
+        start, done = len(counting.lengths), 0
+        sources = []
+        for file in dataset.train:
+            count = SourceCount(file.path.stem, file.weight)
+            for record, size in _read(file.path, kind):
+                lengths = counter.add(record, size, count, len(counting.passes))
+                counting.lengths.extend(lengths)
+                counting.weights.extend([file.weight] * len(lengths))
+                done += 1
+                if done % 500 == 0 or done == total:
+                    progress("count", done, total)
+            sources.append(count)
+        counting.sources = counting.sources or sources  # what is told is the first pass
+        counting.passes.append(range(start, len(counting.lengths)))
+        if start == 0:
+            wanted = count_passes(recipe, sum(counting.lengths)) if counting.lengths else 0
     return counting
 
 
@@ -139,16 +149,17 @@ class _Counter:
     def __init__(
         self, recipe: Recipe, tokenizer: tokens.Tokenizer | None, stands_for: int | None
     ) -> None:
-        self._limit, self._policy = recipe.training.seq_len, recipe.data.too_long
+        self._recipe, self._limit = recipe, recipe.training.seq_len
         self._tokenizer, self._stands_for = tokenizer, stands_for
 
-    def add(self, record: Record, size: int, count: SourceCount) -> list[int]:
+    def add(self, record: Record, size: int, count: SourceCount, epoch: int) -> list[int]:
         """Add a record to `count`, and return the lengths of the samples that are trained.
 
         Args:
             record: The record.
             size: Bytes of its line.
             count: Its source's count.
+            epoch: Which pass over the data.
         """
         count.records += 1
         if self._tokenizer is None:
@@ -157,13 +168,13 @@ class _Counter:
             count.too_long += length > self._limit
             return [length]
         try:
-            samples = self._tokenizer.encode(record)
+            samples = tokens.make_samples(self._tokenizer, record, self._recipe, epoch)
         except DataError:
             count.unencodable += 1
             return []
         long = sum(len(sample) > self._limit for sample in samples)
-        if long and self._policy != "error":
-            fit = tokens.fit(self._tokenizer, record, self._limit, self._policy)
+        if long and (policy := self._recipe.data.too_long) != "error":
+            fit = tokens.fit(self._tokenizer, record, self._limit, policy, samples)
             samples = fit.samples
             count.dropped += fit.dropped
             count.shortened += fit.shortened

@@ -128,6 +128,8 @@ def _check(recipe: Recipe, document: Document, path: Path) -> None:
         fail(("method",), f"the {recipe.backend} backend has no way to train `{recipe.method}`")
     if recipe.training.epochs is not None and recipe.training.steps is not None:
         fail(("training", "steps"), "stands beside `epochs`; give one of the two")
+    if recipe.training.fim_ratio and recipe.method != "pretrain":
+        fail(("training", "fim_ratio"), "only documents have a middle to fill in (`pretrain`)")
     validation = recipe.data.validation
     for number, source in enumerate(recipe.data.train):
         if source.chunks.overlap * 2 >= source.chunks.tokens:

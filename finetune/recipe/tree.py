@@ -148,6 +148,8 @@ class Training(Section):
     """Share of the steps in which the learning rate rises."""
     weight_decay: Share = 0.1
     """Weight decay of AdamW."""
+    fim_ratio: Share = 0.0
+    """Share of the documents that are trained as a middle to fill in, cut anew each epoch."""
     seq_len: Annotated[int, Field(ge=100)] = 4096
     """The longest sample, in tokens."""
 

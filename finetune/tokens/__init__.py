@@ -8,8 +8,19 @@ For a Mistral tokenizer file the layout is mistral-common's own, so the ids equa
 
 from __future__ import annotations
 
-from finetune.tokens.fit import Fit, fit
+from finetune.tokens.fim import cut_text
+from finetune.tokens.fit import Fit, fit, fit_record, make_samples
 from finetune.tokens.load import load_tokenizer
 from finetune.tokens.tokenizer import IGNORED, Sample, Tokenizer
 
-__all__ = ["IGNORED", "Fit", "Sample", "Tokenizer", "fit", "load_tokenizer"]
+__all__ = [
+    "IGNORED",
+    "Fit",
+    "Sample",
+    "Tokenizer",
+    "cut_text",
+    "fit",
+    "fit_record",
+    "load_tokenizer",
+    "make_samples",
+]

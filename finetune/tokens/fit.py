@@ -7,16 +7,23 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from finetune.errors import DataError
+from finetune.recipe import Recipe
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
     Message,
     Record,
     SystemMessage,
+    TextRecord,
     UserMessage,
 )
+from finetune.tokens.fim import encode_document
 from finetune.tokens.tokenizer import Sample, Tokenizer
 
+_HINTS = (
+    "raise `training.seq_len`, or set `data.too_long` to `drop` or `truncate-history`",
+    "cut documents with `chunks: {by: window}`, raise `training.seq_len`, or set `data.too_long`",
+)
 TooLong = Literal["error", "drop", "truncate-history"]
 
 
@@ -38,7 +45,41 @@ class Fit(NamedTuple):
     lost_trained: int = 0
 
 
-def fit(tokenizer: Tokenizer, record: Record, limit: int, policy: TooLong = "error") -> Fit:
+def make_samples(
+    tokenizer: Tokenizer, record: Record, recipe: Recipe, epoch: int = 0
+) -> list[Sample]:
+    """Return a record's samples as a recipe trains them in an epoch (from 0), of any length.
+
+    Epochs differ only where documents are cut to fill in the middle.
+
+    Raises:
+        DataError: The record cannot be encoded.
+        UsageError: The tokenizer has no layout to fill in a middle.
+    """
+    ratio = recipe.training.fim_ratio
+    if not (ratio and isinstance(record, TextRecord)):
+        return tokenizer.encode(record)
+    return [encode_document(tokenizer, record.text, ratio, f"{recipe.seed}/{epoch}")]
+
+
+def fit_record(tokenizer: Tokenizer, record: Record, recipe: Recipe, epoch: int = 0) -> Fit:
+    """Return `make_samples`, none longer than `training.seq_len`, as `data.too_long` says.
+
+    Raises:
+        DataError: See `fit`.
+        UsageError: See `make_samples`.
+    """
+    samples = make_samples(tokenizer, record, recipe, epoch)
+    return fit(tokenizer, record, recipe.training.seq_len, recipe.data.too_long, samples)
+
+
+def fit(
+    tokenizer: Tokenizer,
+    record: Record,
+    limit: int,
+    policy: TooLong = "error",
+    samples: list[Sample] | None = None,
+) -> Fit:
     """Return the record's samples, none longer than `limit` tokens.
 
     Args:
@@ -49,11 +90,13 @@ def fit(tokenizer: Tokenizer, record: Record, limit: int, policy: TooLong = "err
             `truncate-history` leaves out the oldest whole turns of a conversation (never system
             prompt, tools or the last trained turn), and drops what still does not fit.
 
+        samples: The record's samples, where they are made already.
+
     Raises:
         DataError: A sample is too long and the policy is `error` (`too-long`), or the record
             cannot be encoded.
     """
-    samples = tokenizer.encode(record)
+    samples = tokenizer.encode(record) if samples is None else samples
     longest = max(map(len, samples))
     if longest <= limit:
         return Fit(samples)
@@ -61,7 +104,7 @@ def fit(tokenizer: Tokenizer, record: Record, limit: int, policy: TooLong = "err
         raise DataError(
             f"too long: {longest:,} tokens, at most {limit:,}",
             rule="too-long",
-            hint="raise `training.seq_len`, or set `data.too_long` to `drop` or `truncate-history`",
+            hint=_HINTS[isinstance(record, TextRecord)],
         )
     kept: list[Sample] = []
     dropped = shortened = lost_messages = lost_trained = 0

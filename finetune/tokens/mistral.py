@@ -33,6 +33,8 @@ from finetune.tokens.selfcheck import check_ids, find_miscount
 from finetune.tokens.tally import Arithmetic, Numbers, Tally
 from finetune.tokens.tokenizer import IGNORED, Sample, Tokenizer
 
+_BREAK = "\u263a"  # keeps SentencePiece from putting a space in front; cut off again
+
 # A SentencePiece file of another version gives `<unk>` for control tokens, without a word.
 _NEEDED = {
     SpecialTokens.begin_inst: 2,
@@ -56,6 +58,7 @@ class MistralFileTokenizer(Tokenizer):
         self._raw: Any = mistral.instruct_tokenizer.tokenizer
         self.version = str(mistral.version.value)
         self._number = int(self.version.removeprefix("v"))
+        self._is_tekken = isinstance(self._raw, Tekkenizer)
         for control, since in _NEEDED.items():
             if self._number >= since and self._control(control) is None:
                 raise UsageError(
@@ -63,9 +66,7 @@ class MistralFileTokenizer(Tokenizer):
                     hint="the file's version is not the one in its name",
                 )
         self._layout = Layout(mistral)
-        self._engine: Engine = (
-            Tekken(self._raw) if isinstance(self._raw, Tekkenizer) else SentencePiece(self._raw)
-        )
+        self._engine: Engine = Tekken(self._raw) if self._is_tekken else SentencePiece(self._raw)
         self.name = name
         self.sha256 = sha256
         self._bare = 3 <= self._number <= 11  # calls are trained without their random id
@@ -114,6 +115,23 @@ class MistralFileTokenizer(Tokenizer):
                 ids += self.text_ids(outline.texts[text_index(mark)])
         return ids
 
+    @property
+    def fim_controls(self) -> tuple[int, int]:
+        """The control tokens before a suffix and before a prefix."""
+        suffix, prefix = (self._control(c) for c in (SpecialTokens.suffix, SpecialTokens.prefix))
+        # v2 has a layout, but its files have no such tokens and give `<unk>`.
+        if self._number < 3 or suffix is None or prefix is None:
+            return super().fim_controls
+        return suffix, prefix
+
+    def fim_suffix(self, suffix: str) -> list[int]:
+        """Return the ids of the text behind the middle, as `encode_fim` makes them."""
+        return self.text_ids(_BREAK + suffix)[len(self.text_ids(_BREAK)) :]
+
+    def fim_middle(self, middle: str) -> list[int]:
+        """Return the ids of the middle, without the space that SentencePiece puts in front."""
+        return self.text_ids(middle) if self._is_tekken else self.fim_suffix(middle)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`, control tokens left out."""
         text: str = self._raw.decode(list(ids))
@@ -128,7 +146,7 @@ class MistralFileTokenizer(Tokenizer):
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return one visible string for each id; bytes that are no text alone as `<0xE2>`."""
-        if not isinstance(self._raw, Tekkenizer):
+        if not self._is_tekken:
             return [self._raw.id_to_piece(token) for token in ids]
         return [self._tekken_piece(token) for token in ids]
 
@@ -223,7 +241,7 @@ class MistralFileTokenizer(Tokenizer):
         return texts[0] if len(texts) > len(turns) else None
 
     def _find_pad(self) -> int:
-        if isinstance(self._raw, Tekkenizer):
+        if self._is_tekken:
             pad = self._control(SpecialTokens.pad)
             return self.eos_id if pad is None else pad
         ids: tuple[int, int] = (self._raw.pad_id, self._raw.unk_id)

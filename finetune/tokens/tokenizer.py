@@ -105,6 +105,36 @@ class Tokenizer(ABC):
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return one visible string for each id, control tokens by their name."""
 
+    @property
+    def fim_controls(self) -> tuple[int, int]:
+        """The control tokens before a suffix and before a prefix.
+
+        Raises:
+            UsageError: The tokenizer has no layout to fill in a middle.
+        """
+        raise UsageError(
+            f"{self.name}: no layout to fill in a middle (it begins with v3 of Mistral's files)",
+            hint="set `training.fim_ratio` to 0",
+        )
+
+    def fim_prompt(self, prefix: str, suffix: str) -> list[int]:
+        """Return the ids after which the model writes the middle: `encode_fim`'s.
+
+        Raises:
+            UsageError: See `fim_controls`.
+        """
+        before_suffix, before_prefix = self.fim_controls
+        tail = self.fim_suffix(suffix) if suffix else []
+        return [self.bos_id, before_suffix, *tail, before_prefix, *self.text_ids(prefix)]
+
+    def fim_suffix(self, suffix: str) -> list[int]:
+        """Return the ids of the text behind the middle."""
+        return self.text_ids(suffix)
+
+    def fim_middle(self, middle: str) -> list[int]:
+        """Return the ids of the middle, which goes on from the prefix."""
+        return self.text_ids(middle)
+
     def encode_text(self, text: str) -> Sample:
         """Return a document as BOS, its tokens, EOS; everything but BOS is trained."""
         body = [*self.text_ids(text), self.eos_id]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from finetune import files, records, tokens
+from finetune.backends.local.schedule import count_passes
 from finetune.errors import DataError
 from finetune.methods import METHODS
 from finetune.progress import Progress, silent
@@ -42,31 +43,53 @@ class Packed(NamedTuple):
         return float(len(self.targets)) if self.weights is None else sum(self.weights)
 
 
+class Training(NamedTuple):
+    """All that is trained.
+
+    Attributes:
+        samples: The samples of all passes.
+        weights: The weight of each one's source.
+        passes: Which samples make up which epoch, see `schedule.plan_steps`.
+    """
+
+    samples: list[Packed]
+    weights: list[float]
+    passes: list[range]
+
+
 def read_training(
     dataset: Dataset, recipe: Recipe, tokenizer: Tokenizer, *, progress: Progress = silent
-) -> tuple[list[Packed], list[float]]:
-    """Return the training samples of a dataset, and the weight of each one's source.
+) -> Training:
+    """Return the training samples of a dataset, anew for each epoch where epochs differ.
 
     Raises:
         DataError: See `read_samples`; or there is none in the end.
     """
     samples: list[Packed] = []
     weights: list[float] = []
-    for done, file in enumerate(dataset.train, 1):
-        part = read_samples(file.path, recipe, tokenizer)
-        samples += part
-        weights += [file.weight] * len(part)
-        progress("tokenize", done, len(dataset.train), samples=len(samples))
+    passes: list[range] = []
+    wanted = 1
+    while len(passes) < wanted:
+        start = len(samples)
+        for done, file in enumerate(dataset.train, 1):
+            part = read_samples(file.path, recipe, tokenizer, len(passes))
+            samples += part
+            weights += [file.weight] * len(part)
+            progress("tokenize", done, len(dataset.train), samples=len(samples))
+        passes.append(range(start, len(samples)))
+        if start == 0:
+            tokens_seen = sum(len(sample.input_ids) for sample in samples)
+            wanted = count_passes(recipe, tokens_seen) if samples else 0
     if not count_items(samples):
         raise DataError(
             "nothing to train: no record with a trained token is left",
             file=str(dataset.folder),
             hint="see `rejected.jsonl` there, and `data.too_long` in the recipe",
         )
-    return samples, weights
+    return Training(samples, weights, passes)
 
 
-def read_samples(path: Path, recipe: Recipe, tokenizer: Tokenizer) -> list[Packed]:
+def read_samples(path: Path, recipe: Recipe, tokenizer: Tokenizer, epoch: int = 0) -> list[Packed]:
     """Return the samples of a file of records, at most `training.seq_len` tokens each.
 
     Samples without a trained token are left out, as they would weigh nothing.
@@ -80,9 +103,7 @@ def read_samples(path: Path, recipe: Recipe, tokenizer: Tokenizer) -> list[Packe
         for line in files.read_lines(file):
             try:
                 record = decoder.decode(line.data or b"")
-                kept = tokens.fit(
-                    tokenizer, record, recipe.training.seq_len, recipe.data.too_long
-                ).samples
+                kept = tokens.fit_record(tokenizer, record, recipe, epoch).samples
             except msgspec.DecodeError:
                 fact = "not a record of this method"
                 raise DataError(fact, file=str(path), line=line.number) from None

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from finetune.recipe.tree import Recipe
 
 DEFAULT_EPOCHS = 3.0
+_MOST_PASSES = 50
 
 
 class Step(NamedTuple):
@@ -31,10 +32,23 @@ class Step(NamedTuple):
     epoch: float
 
 
+def count_passes(recipe: Recipe, tokens: int) -> int:
+    """Return how often a document is cut anew, given the tokens of one pass: once an epoch.
+
+    Without a middle to fill in, all passes are the same: 1.
+    """
+    if not recipe.training.fim_ratio:
+        return 1
+    if recipe.training.steps is None:
+        return math.ceil(recipe.training.epochs or DEFAULT_EPOCHS)
+    return min(_MOST_PASSES, math.ceil(recipe.training.steps * recipe.local.batch_tokens / tokens))
+
+
 def plan_training(
     recipe: Recipe,
     lengths: Sequence[int],
     weights: Sequence[float] | None = None,
+    passes: Sequence[range] | None = None,
     *,
     micro_batch_tokens: int | None = None,
 ) -> list[Step]:
@@ -42,6 +56,7 @@ def plan_training(
     return plan_steps(
         lengths,
         weights,
+        passes,
         epochs=recipe.training.epochs,
         steps=recipe.training.steps,
         batch_tokens=recipe.local.batch_tokens,
@@ -53,6 +68,7 @@ def plan_training(
 def plan_steps(
     lengths: Sequence[int],
     weights: Sequence[float] | None = None,
+    passes: Sequence[range] | None = None,
     *,
     epochs: float | None = None,
     steps: int | None = None,
@@ -66,6 +82,8 @@ def plan_steps(
         lengths: Tokens of each sample.
         weights: How often each sample is seen in an epoch, 1 where absent. With 0.5 each is seen
             every other epoch, half of them in each.
+        passes: Which samples make up the first epoch, the second, …; then they begin again. All
+            samples in every epoch where absent.
         epochs: Passes over the data, fractions too; 3 where `steps` is absent as well.
         steps: Optimizer steps, instead of `epochs`; the data are repeated as often as it takes.
         batch_tokens: Most tokens of a step; a longer sample is a step of its own.
@@ -90,7 +108,7 @@ def plan_steps(
         groups = _split(batch, lengths, micro_batch_tokens or batch_tokens)
         planned.append(Step(groups, tokens, epoch_done))
 
-    for index, epoch_after in _stream(len(lengths), weights, epochs, seed):
+    for index, epoch_after in _stream(passes or [range(len(lengths))], weights, epochs, seed):
         if batch and tokens + lengths[index] > batch_tokens:
             close()
             if len(planned) == steps:
@@ -104,18 +122,19 @@ def plan_steps(
 
 
 def _stream(
-    count: int, weights: Sequence[float] | None, epochs: float | None, seed: int
+    passes: Sequence[range], weights: Sequence[float] | None, epochs: float | None, seed: int
 ) -> Iterator[tuple[int, float]]:
     """Yield sample indices in training order, each with the passes done once it is trained."""
-    phases = _phases(weights, seed) if weights is not None else None
     epoch = 0
     while epochs is None or epoch < epochs:
-        if weights is None or phases is None:
-            order = list(range(count))
+        members = passes[epoch % len(passes)]
+        if weights is None:
+            order = list(members)
         else:
+            own = [weights[index] for index in members]
             order = [
                 index
-                for index, (weight, phase) in enumerate(zip(weights, phases, strict=True))
+                for index, weight, phase in zip(members, own, _phases(own, seed), strict=True)
                 for _ in range(
                     math.floor((epoch + 1) * weight + phase) - math.floor(epoch * weight + phase)
                 )

@@ -43,11 +43,14 @@ def train(run: Run, recipe: Recipe, dataset: Dataset, *, progress: Progress = si
     """
     folder = resolve_model(recipe.model, progress=progress)
     tokenizer = load_tokenizer(folder)
-    samples, weights = read_training(dataset, recipe, tokenizer, progress=progress)
+    training = read_training(dataset, recipe, tokenizer, progress=progress)
+    samples = training.samples
     validation = read_samples(dataset.validation, recipe, tokenizer) if dataset.validation else []
     lengths = [len(sample.input_ids) for sample in samples]
     micro, again = share_memory(folder, recipe, lengths)
-    steps = plan_training(recipe, lengths, weights, micro_batch_tokens=micro)
+    steps = plan_training(
+        recipe, lengths, training.weights, training.passes, micro_batch_tokens=micro
+    )
     if recipe.local.threads:
         import torch
 

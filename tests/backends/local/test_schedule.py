@@ -103,3 +103,21 @@ def test_three_epochs_where_nothing_is_said():
 def test_what_cannot_be_planned(lengths, weights, more):
     with pytest.raises(ValueError, match=r"samples|either"):
         plan_steps(lengths, weights, batch_tokens=10, **more)
+
+
+@given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 5), st.sampled_from([None, 0.5, 2.0]))
+def test_each_epoch_takes_its_own_pass(count, passes, epochs, weight):
+    lengths = [number % 7 + 1 for number in range(count * passes)]
+    ranges = [range(start, start + count) for start in range(0, len(lengths), count)]
+    weights = [weight] * len(lengths) if weight else None
+    steps = plan_steps(lengths, weights, ranges, epochs=epochs, batch_tokens=20)
+    times = seen(steps)
+
+    for number, members in enumerate(ranges):
+        visits = len(range(number, epochs, passes))
+        found = [times[index] for index in members]
+        if weight is None:
+            assert found == [visits] * count
+        else:
+            assert sum(found) <= weight * visits * count + visits * 0.5 + 1
+    assert steps[-1].epoch == pytest.approx(epochs, abs=1)
