@@ -26,6 +26,8 @@ import msgspec
 from finetune.errors import RunLocked, UsageError
 from finetune.files.stream import (
     COMPRESSIONS,
+    MAX_EXPANDED_BYTES,
+    MAX_EXPANSION,
     MAX_LINE_BYTES,
     Damaged,
     Line,
@@ -38,6 +40,8 @@ from finetune.text import safe
 
 __all__ = [
     "COMPRESSIONS",
+    "MAX_EXPANDED_BYTES",
+    "MAX_EXPANSION",
     "MAX_LINE_BYTES",
     "AtomicFile",
     "Damaged",

@@ -117,12 +117,13 @@ class Pieces(io.RawIOBase):
         packed: Counts the bytes that `source` was decompressed from.
 
     Attributes:
+        packed: As it was given.
         damage: Rule and fact, once reading has met the end of what can be read.
     """
 
     def __init__(self, source: Any, packed: _Counted | None = None) -> None:
         self._source = source
-        self._packed = packed
+        self.packed = packed
         self._given = 0
         self.damage: tuple[str, str] | None = None
 
@@ -142,8 +143,8 @@ class Pieces(io.RawIOBase):
                 buffer[size : size + len(data)] = data
                 size += len(data)
                 self._given += len(data)
-                if self._packed and self._given > MAX_EXPANDED_BYTES:
-                    self._weigh(self._packed.size)
+                if self.packed and self._given > MAX_EXPANDED_BYTES:
+                    self._weigh(self.packed.size)
         except (EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError, zipfile.BadZipFile):
             self.damage = _CUT
         except OSError as error:
@@ -170,6 +171,11 @@ class Stream(io.BufferedReader):
         super().__init__(raw, _BLOCK)
         self._place = place
         self._opened = opened
+
+    @property
+    def packed(self) -> bool:
+        """Whether the file is compressed."""
+        return getattr(self.raw, "packed", None) is not None
 
     @property
     def damage(self) -> tuple[str, str] | None:

@@ -211,8 +211,7 @@ def test_empty_file_is_said(data):
     ("data", "seen"),
     [
         (b"%PDF-1.7 ...", "a PDF document"),
-        (b"PK\x03\x04....", "a zip archive or an office document"),
-        (b"PAR1....", "a Parquet file"),
+        (b"Rar!\x1a\x07", "a RAR archive"),
         (b"\x01\x02\x00\x03", "binary data"),
         (b"<html></html>", "a markup document"),
         (b"just words\nand more\n", "text without columns"),

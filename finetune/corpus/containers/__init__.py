@@ -6,13 +6,17 @@ line in `_sniff`.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from finetune.checks.report import Fault
-from finetune.corpus.containers import array, document, lines, table
+from finetune.corpus.containers import array, columnar, document, lines, table, workbook
 from finetune.corpus.containers.encoding import Transcoded, find_encoding
 from finetune.corpus.containers.row import Raw, Row, parse
 from finetune.errors import DataError, UsageError
@@ -20,21 +24,37 @@ from finetune.files import COMPRESSIONS, Damaged, Stream, open_stream
 
 __all__ = ["CONTAINERS", "Container", "Raw", "Row", "is_data_file", "open_container"]
 
-CONTAINERS: dict[str, Callable[[Stream], Iterator[Row | Raw]]] = {
+# `read` gets a stream; the formats that need to jump in a file get one that can seek.
+CONTAINERS: dict[str, Callable[[Any], Iterator[Row | Raw]]] = {
     "JSON Lines": lines.read,
     "a JSON list": array.read_array,
     "a JSON document": array.read_object,
     "CSV": table.read,
     "a text": document.read,
+    "Parquet": columnar.read_parquet,
+    "Arrow": columnar.read_arrow,
+    "an Arrow stream": columnar.read_arrow_stream,
+    "an Excel workbook": workbook.read,
 }
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md")
+_SEEKING = ("Parquet", "Arrow", "an Excel workbook")
+SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".md",
+    ".parquet",
+    ".arrow",
+    ".feather",
+    ".xlsx",
+)
 
 _HEAD = 2**20
 _OTHERS = (
     (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a zip archive or an office document"),
-    (b"PAR1", "a Parquet file"),
-    (b"ARROW1", "an Arrow file"),
+    (b"FEA1", "a Feather file of the first version"),
     (b"SQLite format 3", "an SQLite database"),
     (b"\xd0\xcf\x11\xe0", "an office document of the old kind"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
@@ -45,6 +65,15 @@ _OTHERS = (
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
     (b"<", "a markup document"),
+)
+_DOCUMENTS = (
+    "a PDF document",
+    "a Word document",
+    "an OpenDocument file",
+    "an office document",
+    "an office document of the old kind",
+    "an e-book",
+    "a markup document",
 )
 
 
@@ -82,8 +111,9 @@ def open_container(file: io.BufferedIOBase, place: str) -> Container:
         UsageError: It is of no known format.
     """
     stream = open_stream(file, place)
-    head = stream.peek(_HEAD)
-    encoding, mark = find_encoding(head)
+    if name := _sniff_binary(stream.peek(_HEAD)):
+        return Container(name, _name_end(_read_binary(name, file, stream, place)))
+    encoding, mark = find_encoding(stream.peek(_HEAD))
     stream.read(mark)
     if encoding != "utf-8":
         stream = Stream(Transcoded(stream, encoding), place)
@@ -93,6 +123,55 @@ def open_container(file: io.BufferedIOBase, place: str) -> Container:
         raise DataError("the file is empty", file=place, rule="empty-file")
     name = _sniff(head, place)
     return Container(name, _name_end(CONTAINERS[name](stream)), mark > 0, encoding)
+
+
+def _sniff_binary(head: bytes) -> str | None:
+    if head.startswith(b"PAR1"):
+        return "Parquet"
+    if head.startswith(b"ARROW1\0\0"):
+        return "Arrow"
+    # An Arrow message: its mark, its length, then a table of offsets.
+    if head.startswith(b"\xff\xff\xff\xff") and head[7:8] == b"\0" and head[10:12] == b"\0\0":
+        return "an Arrow stream"
+    return "an Excel workbook" if head.startswith(b"PK\x03\x04") else None
+
+
+def _read_binary(
+    name: str, file: io.BufferedIOBase, stream: Stream, place: str
+) -> Iterator[Row | Raw]:
+    if name not in _SEEKING:
+        yield from CONTAINERS[name](stream)
+    elif not stream.packed and file.seekable():
+        file.seek(0)
+        yield from _read_seekable(name, file, place)
+    else:
+        with tempfile.TemporaryFile() as whole:
+            shutil.copyfileobj(stream, whole, _HEAD)
+            stream.check_end(1)
+            whole.seek(0)
+            yield from _read_seekable(name, whole, place)
+
+
+def _read_seekable(name: str, file: Any, place: str) -> Iterator[Row | Raw]:
+    if name == "an Excel workbook" and (seen := _name_zip(file)):
+        raise _unknown(place, seen)
+    yield from CONTAINERS[name](file)
+
+
+def _name_zip(file: Any) -> str | None:
+    """Return what a zip archive is, or None where it is a workbook or damaged."""
+    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, RuntimeError):
+        archive = zipfile.ZipFile(file)
+        names = set(archive.namelist())
+        if "xl/workbook.xml" in names:
+            return None
+        if "word/document.xml" in names:
+            return "a Word document"
+        if "mimetype" in names and archive.getinfo("mimetype").file_size < 100:
+            kind = archive.read("mimetype").decode("latin-1")
+            return "an e-book" if "epub" in kind else "an OpenDocument file"
+        return "an office document" if "[Content_Types].xml" in names else "a zip archive"
+    return None
 
 
 def is_data_file(path: Path) -> bool:
@@ -146,12 +225,19 @@ def _is_object(line: bytes) -> bool:
 
 
 def _unknown(place: str, seen: str) -> UsageError:
-    documents = ("a PDF document", "a Word document", "an OpenDocument text", "a markup document")
+    documents = (
+        "a PDF document",
+        "a Word document",
+        "an OpenDocument file",
+        "an e-book",
+        "an office document",
+        "a markup document",
+    )
     if seen in documents:
         hint = "take its text out first, for example with pdftotext or pandoc: a layout is a guess"
     else:
         hint = (
-            "known are JSON Lines, JSON, CSV, TSV, text and Markdown, also compressed (gz, bz2, xz,"
-            " zst)"
+            "known are JSON Lines, JSON, CSV, TSV, Parquet, Arrow, xlsx, text and Markdown, also"
+            " compressed (gz, bz2, xz, zst)"
         )
     return UsageError(f"{place}: unknown format: it looks like {seen}", hint=hint)

@@ -61,7 +61,7 @@ def read(stream: Stream) -> Iterator[Row]:
     # strict: a quote in the wrong place is a fault, not a guess.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        header = _header(next(filter(None, reader), []))
+        header = name_columns(next(filter(None, reader), []))
     except (csv.Error, _TooLong):
         raise DataError("the header cannot be read", line=1, rule="table") from None
     while True:
@@ -107,7 +107,12 @@ def _row(line: int, header: list[str], cells: list[str]) -> Row:
     return Row(line, dict(zip(header, cells, strict=True)))
 
 
-def _header(cells: list[str]) -> list[str]:
+def name_columns(cells: list[str]) -> list[str]:
+    """Return the cells of a header, each its own name.
+
+    Raises:
+        DataError: Two are the same, or they are too many.
+    """
     if len(cells) > MAX_COLUMNS:
         fact = f"{plural(len(cells), 'column')}, the limit is {MAX_COLUMNS:,}"
         raise DataError(fact, line=1, rule="table")
