@@ -85,13 +85,13 @@ def command(
     )
     with _open_output(output) as file, console.progress() as progress:
         done = convert_files(
-            _open_inputs(inputs, output),
+            _open_inputs(inputs, output, tree=source == "code"),
             file.write,
             reading,
             to=target,
             target=find_target("platform"),
             reject=report,
-            workers=count_workers(_size(inputs), workers),
+            workers=count_workers(_size(inputs, tree=source == "code"), workers),
             progress=progress,
         )
     _tell(console, done, left_out, output, target)
@@ -106,26 +106,27 @@ def _pairs(option: str, text: str | None, example: str) -> dict[str, str]:
     return {name.strip(): value.replace("\\n", "\n") for name, _, value in pairs}
 
 
-def _open_inputs(inputs: tuple[str, ...], output: str) -> Iterator[tuple[str, Any]]:
+def _open_inputs(inputs: tuple[str, ...], output: str, *, tree: bool) -> Iterator[tuple[str, Any]]:
     from finetune.corpus import find_files
 
     for text in inputs:
         if text == "-":
             yield "stdin", open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115 (the reader closes it)
             continue
-        for file in find_files(Path(text))[0]:
+        for file in find_files(Path(text), tree=tree)[0]:
             if output != "-" and file.path.resolve() == Path(output).resolve():
                 raise UsageError(f"{file.path}: is input and output", hint="name another file")
-            yield str(file.path), open(file.path, "rb")  # noqa: SIM115 (the reader closes it)
+            yield file.name if tree else str(file.path), open(file.path, "rb")  # noqa: SIM115 (the reader closes it)
 
 
-def _size(inputs: tuple[str, ...]) -> int | None:
+def _size(inputs: tuple[str, ...], *, tree: bool) -> int | None:
     """Return the bytes of all inputs, None where one is stdin."""
     from finetune.corpus import find_files
 
     if "-" in inputs:
         return None
-    return sum(file.path.stat().st_size for text in inputs for file in find_files(Path(text))[0])
+    files = [file for text in inputs for file in find_files(Path(text), tree=tree)[0]]
+    return sum(file.path.stat().st_size for file in files)
 
 
 def _open_output(output: str) -> AbstractContextManager[Any]:

@@ -17,8 +17,10 @@ from finetune.checks.targets import Target
 from finetune.converters import CONVERTERS, ConvertError, Detection, LeftOut
 from finetune.converters.outward import find_outward
 from finetune.corpus.account import Account, Loss
+from finetune.corpus.chunks import Cutter
 from finetune.corpus.containers import Raw, Row
 from finetune.corpus.split import Side, Split
+from finetune.errors import DataError
 from finetune.records import (
     ChatRecord,
     ClassifierRecord,
@@ -50,12 +52,14 @@ class Reader(NamedTuple):
         detection: How its rows are read.
         system: System prompt for records that have none.
         split: Tells the side of a row; None where there is only one.
+        cutter: Cuts documents into records; None leaves them whole.
     """
 
     name: str
     detection: Detection
     system: str | None = None
     split: Split | None = None
+    cutter: Cutter | None = None
 
 
 class Task(NamedTuple):
@@ -167,7 +171,9 @@ class Work:
         if fault is None:
             try:
                 records = self._convert(row.value, reader.detection)
-            except ConvertError as error:
+                if reader.cutter:
+                    records = [one for record in records for one in reader.cutter.cut(record)]
+            except DataError as error:
                 fault = Fault(error.rule or "type", error.path or "", error.fact)
                 counts = not isinstance(error, LeftOut)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.checks import Finding
@@ -15,7 +16,8 @@ from finetune.converters import CONVERTERS, Detection, detect, find_converter
 from finetune.converters.outward import find_outward
 from finetune.corpus.account import Account
 from finetune.corpus.chain import Outcome, Reader, Steps, Task, Work, finding_at
-from finetune.corpus.containers import Container, Raw, Row, open_container
+from finetune.corpus.chunks import Cutter
+from finetune.corpus.containers import Container, Raw, Row, open_container, open_source
 from finetune.corpus.grouping import group_rows
 from finetune.corpus.split import Split
 from finetune.corpus.workers import Workers
@@ -40,6 +42,7 @@ class Reading(NamedTuple):
         columns: Which key of a row holds what.
         system: System prompt for records that have none.
         roles: What the rows call their roles → our roles.
+        cutter: Cuts documents into records; None leaves them whole.
     """
 
     format: str | None = None
@@ -47,6 +50,7 @@ class Reading(NamedTuple):
     columns: Mapping[str, str] = {}
     system: str | None = None
     roles: Mapping[str, str] = {}
+    cutter: Cutter | None = None
 
 
 class Conversion:
@@ -58,6 +62,7 @@ class Conversion:
         reading: How it is to be read.
         split: Tells the side of a row.
         group: A column that the rows must have.
+        folder: For temporary files; the system's where None.
 
     Raises:
         DataError: It is empty, or none of its first rows can be read.
@@ -72,11 +77,13 @@ class Conversion:
         *,
         split: Split | None = None,
         group: str | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.name = name
         if reading.format:
             find_converter(reading.format)
-        container = open_container(file, name)
+        is_tree = reading.format == "code" and not reading.columns
+        container = (open_source if is_tree else open_container)(file, name)
         self.container = container.name
         self.has_bom, self.encoding = container.has_bom, container.encoding
         try:
@@ -86,10 +93,12 @@ class Conversion:
                 error.fact, file=name, line=error.line, rule=error.rule, hint=error.hint
             ) from None
         self.detection = self._detect(sample, reading)
-        self._items = self._group(itertools.chain(items, container.items))
+        self._items = self._group(itertools.chain(items, container.items), folder)
+        if split and CONVERTERS[self.detection.format].group:
+            split = split.by(self.detection.column("conversation"))
         if group and not any(isinstance(r.value, dict) and group in r.value for r in sample):
             raise UsageError(f"{name}: group: no column `{safe(group, 80)}`")
-        self.reader = Reader(name, self.detection, reading.system, split)
+        self.reader = Reader(name, self.detection, reading.system, split, reading.cutter)
 
     def facts(self) -> dict[str, Any]:
         """Return how the file is read, for manifests."""
@@ -128,13 +137,13 @@ class Conversion:
             hint=f"it was read as {self.container}",
         )
 
-    def _group(self, items: Iterator[Row | Raw]) -> Iterator[Row | Raw]:
+    def _group(self, items: Iterator[Row | Raw], folder: Path | None) -> Iterator[Row | Raw]:
         """Return the rows, those of one conversation as one where each is a message."""
         place = CONVERTERS[self.detection.format].group
         if place is None:
             return items
         rows = (item.parse() if isinstance(item, Raw) else item for item in items)
-        return group_rows(rows, lambda value: place(value, self.detection))
+        return group_rows(rows, lambda value: place(value, self.detection), folder)
 
     def tasks(self) -> Iterator[Task]:
         """Yield the rows, some at a time."""

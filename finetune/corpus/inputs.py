@@ -60,7 +60,7 @@ def find_inputs(recipe: Recipe) -> list[Input]:
         wanted = [(source, Side.VALIDATION) for source in validation] + wanted
     inputs: list[Input] = []
     for source, side in wanted:
-        files, left_out = find_files(source.path)
+        files, left_out = find_files(source.path, tree=source.format == "code")
         digests = [digest(file.path) for file in files]
         name = _free_name(source.path, {one.name for one in inputs})
         inputs.append(Input(name, source, side, files, digests, left_out))
@@ -100,6 +100,7 @@ def describe(recipe: Recipe, inputs: list[Input], target: str) -> dict[str, Any]
                 "name": one.name,
                 "split": one.side.name.lower(),
                 **one.source.model_dump(mode="json", exclude={"path"}),
+                **_describe_windows(one.source, recipe.model),
                 "files": [
                     {"name": file.name, "bytes": file.path.stat().st_size, "sha256": sha256}
                     for file, sha256 in zip(one.files, one.digests, strict=True)
@@ -108,3 +109,12 @@ def describe(recipe: Recipe, inputs: list[Input], target: str) -> dict[str, Any]
             for one in inputs
         ],
     }
+
+
+def _describe_windows(source: Source, model: str) -> dict[str, str]:
+    """Return what decides where documents are cut, beside the recipe."""
+    if source.chunks.by != "window":
+        return {}
+    from finetune.tokens import load_tokenizer
+
+    return {"tokenizer": load_tokenizer(model).sha256}

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.checks.report import Fault
 from finetune.checks.targets import Target, find_target
+from finetune.converters.code.screening import is_licence
 from finetune.corpus.account import Account, Loss
 from finetune.corpus.chain import Made, Steps, Task, finding_at
+from finetune.corpus.chunks import Cutter
 from finetune.corpus.conversion import Across, Conversion, Reading
 from finetune.corpus.dataset import MANIFEST, Dataset, profile_files
 from finetune.corpus.facts import Facts, find_equal
@@ -203,12 +205,22 @@ class _Preparation:
                 validation=shared, evaluation=self._recipe.evaluation.data, group=source.group
             )
             reading = Reading(
-                source.format, self._kind, source.columns, source.system, source.roles
+                source.format,
+                self._kind,
+                source.columns,
+                source.system,
+                source.roles,
+                Cutter(source.chunks, self._recipe.model),
             )
             for number, file in enumerate(one.files):
                 with open(file.path, "rb") as stream:
                     conversion = Conversion(
-                        stream, file.name, reading, split=split, group=source.group
+                        stream,
+                        file.name,
+                        reading,
+                        split=split,
+                        group=source.group,
+                        folder=self._folder,
                     )
                     self._files.append(_File(one, file.name, conversion.facts()))
                     for task in conversion.tasks():
@@ -284,6 +296,7 @@ class _Preparation:
                 {"name": file.name, **file.facts} for file in self._files if file.source is one
             ],
             "left_out": one.left_out,
+            **_licences(one),
         }
 
     def _note(self, one: Input, loss: Loss) -> None:
@@ -322,6 +335,13 @@ class _File(NamedTuple):
     source: Input
     name: str
     facts: dict[str, Any]
+
+
+def _licences(one: Input) -> dict[str, list[str]]:
+    """Return the files of a source tree that state a licence."""
+    if one.source.format != "code":
+        return {}
+    return {"licences": [file.name for file in one.files if is_licence(file.name)]}
 
 
 def _train_file(one: Input) -> str:

@@ -6,7 +6,8 @@ import glob
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.corpus.containers import is_data_file
+from finetune.corpus.containers import is_data_file, is_text_file
+from finetune.corpus.trees import find_tree
 from finetune.errors import UsageError
 from finetune.text import did_you_mean, plural
 
@@ -23,24 +24,32 @@ class SourceFile(NamedTuple):
     name: str
 
 
-def find_files(path: Path) -> tuple[list[SourceFile], list[str]]:
+def find_files(path: Path, *, tree: bool = False) -> tuple[list[SourceFile], list[str]]:
     """Return the files of a source in a fixed order, and the names of those left out.
 
     Args:
-        path: A file, a folder (all data files in it, by suffix) or a glob.
+        path: A file, a folder (all data files in it, by suffix) or a glob. Texts in a folder are
+            data where it holds nothing else.
+        tree: A folder is a source tree, of which all files count.
 
     Raises:
         UsageError: Nothing is there.
     """
+    if path.is_dir() and tree:
+        found, left_out = find_tree(path)
+        return [SourceFile(p, p.relative_to(path).as_posix()) for p in found], left_out
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
-        files = [SourceFile(p, p.relative_to(path).as_posix()) for p in inside if is_data_file(p)]
+        data = [p for p in inside if is_data_file(p)]
+        data = [p for p in data if not is_text_file(p)] or data
+        files = [SourceFile(p, p.relative_to(path).as_posix()) for p in data]
         if not files:
             raise UsageError(
                 f"{path}: no data file in this folder ({plural(len(inside), 'other file')})",
-                hint="data files end in .jsonl, .json, .csv, .tsv or .txt, also compressed",
+                hint="data files end in .jsonl, .json, .csv, .tsv, .txt or .md, also compressed;"
+                " for a source tree say `format: code` (`--from code`)",
             )
-        return files, [p.relative_to(path).as_posix() for p in inside if not is_data_file(p)]
+        return files, [p.relative_to(path).as_posix() for p in inside if p not in set(data)]
     if path.exists():
         return [SourceFile(path, path.name)], []
     if glob.has_magic(str(path)):

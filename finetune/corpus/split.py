@@ -37,10 +37,17 @@ class Split:
     """
 
     def __init__(self, *, validation: float, evaluation: float, group: str | None = None) -> None:
+        self._shares = {"validation": validation, "evaluation": evaluation}
         # Of 64 bits; a share of 1 takes all.
         self._evaluation = round(evaluation * 2**64)
         self._validation = self._evaluation + round(validation * 2**64)
         self._group = group
+
+    def by(self, group: str) -> Split:
+        """Return the same shares, rows kept together by `group` where no other key was named."""
+        if self._group is not None:
+            return self
+        return Split(**self._shares, group=group)
 
     def side(self, row: Any) -> Side:
         """Return the side of a row as it was read."""

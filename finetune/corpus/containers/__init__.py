@@ -22,7 +22,16 @@ from finetune.corpus.containers.row import Raw, Row, parse
 from finetune.errors import DataError, UsageError
 from finetune.files import COMPRESSIONS, Damaged, Stream, open_stream
 
-__all__ = ["CONTAINERS", "Container", "Raw", "Row", "is_data_file", "open_container"]
+__all__ = [
+    "CONTAINERS",
+    "Container",
+    "Raw",
+    "Row",
+    "is_data_file",
+    "is_text_file",
+    "open_container",
+    "open_source",
+]
 
 # `read` gets a stream; the formats that need to jump in a file get one that can seek.
 CONTAINERS: dict[str, Callable[[Any], Iterator[Row | Raw]]] = {
@@ -36,6 +45,7 @@ CONTAINERS: dict[str, Callable[[Any], Iterator[Row | Raw]]] = {
     "an Arrow stream": columnar.read_arrow_stream,
     "an Excel workbook": workbook.read,
 }
+TEXTS = (".txt", ".md")
 _SEEKING = ("Parquet", "Arrow", "an Excel workbook")
 SUFFIXES = (
     ".jsonl",
@@ -172,6 +182,16 @@ def _name_zip(file: Any) -> str | None:
             return "an e-book" if "epub" in kind else "an OpenDocument file"
         return "an office document" if "[Content_Types].xml" in names else "a zip archive"
     return None
+
+
+def open_source(file: io.BufferedIOBase, place: str) -> Container:
+    """Return the one row of a file of a source tree: its `path` and `text`."""
+    return Container("a source file", document.read_source(file, place))
+
+
+def is_text_file(path: Path) -> bool:
+    """Tell by its name whether a file is a document, which a folder of data may have beside it."""
+    return path.suffix.lower() in TEXTS
 
 
 def is_data_file(path: Path) -> bool:
