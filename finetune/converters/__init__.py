@@ -9,10 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune.converters import alpaca, code, laplateforme, openai, pairs, sharegpt, text, turns
+from finetune.converters import (
+    alpaca,
+    classification,
+    code,
+    laplateforme,
+    oasst,
+    oasst_table,
+    openai,
+    pairs,
+    preference,
+    ranked,
+    rating,
+    sharegpt,
+    text,
+    trl,
+    turns,
+)
 from finetune.converters.reading import ConvertError, Detection, LeftOut, columns_of
 from finetune.errors import UsageError
-from finetune.records import KINDS, Record
+from finetune.records import KINDS, Record, kind_of
 from finetune.text import did_you_mean, safe
 
 __all__ = [
@@ -23,6 +39,7 @@ __all__ = [
     "LeftOut",
     "detect",
     "find_converter",
+    "keys_of",
 ]
 
 
@@ -50,10 +67,14 @@ class Converter(NamedTuple):
 
 
 def _row(module: Any, summary: str, *extra: str, kinds: tuple[str, ...] = ("chat",)) -> Converter:
-    keys = (*module.FIELDS, *extra) if module.FIELDS else ()
+    keys = (*getattr(module, "KEYS", module.FIELDS), *extra) if module.FIELDS else ()
     group = getattr(module, "group", None)
     return Converter(module.convert, module.recognise, module.FIELDS, keys, kinds, summary, group)
 
+
+_PAIRS = ("preference",)
+_TREES = ("chat", "preference")
+_TRL = ("chat", "text", "preference", "rating")
 
 CONVERTERS: dict[str, Converter] = {
     "pairs": _row(pairs, "one question and one answer a row: CSV, TSV, JSON"),
@@ -63,6 +84,25 @@ CONVERTERS: dict[str, Converter] = {
     "turns": _row(turns, "one message a row, with the conversation it belongs to"),
     "text": _row(text, "a document a row, or a file of plain text", "path", kinds=("text",)),
     "code": _row(code, "a source file a row: a folder, archive or checkout", kinds=("text",)),
+    "trl": _row(
+        trl, "TRL's, as `prompt` and `completion` of messages", "messages", "text", kinds=_TRL
+    ),
+    "preference": _row(preference, "a better and a worse answer: DPO, HH-RLHF", kinds=_PAIRS),
+    "ranked": _row(ranked, "several answers with scores or ranks", kinds=_PAIRS),
+    "rating": _row(rating, "an answer and whether it was good: KTO", "messages", kinds=("rating",)),
+    "oasst": _row(oasst, "a tree of messages: by the best replies", kinds=_TREES),
+    "oasst-paths": Converter(
+        oasst.convert_paths,
+        oasst.recognise_paths,
+        oasst.FIELDS,
+        oasst.FIELDS,
+        ("chat",),
+        "a tree of messages: every path",
+    ),
+    "oasst-table": _row(
+        oasst_table, "one message of a tree a row", *oasst_table.EXTRA, kinds=_TREES
+    ),
+    "classification": _row(classification, "a text with its labels", kinds=("classifier",)),
     "laplateforme": _row(laplateforme, "La Plateforme's own JSONL, as it is", kinds=tuple(KINDS)),
 }
 
@@ -107,19 +147,18 @@ def detect(
     """
     columns = columns or {}
     _check_columns(rows, columns)
-    names = [format] if format else list(CONVERTERS)
-    found = []
-    for name in names:
-        converter = find_converter(name)
-        fits = (
-            converter.recognise(rows, columns) if columns.keys() <= set(converter.fields) else None
-        )
-        if fits and kind in (None, fits.kind):
-            found.append(fits)
+    fitting = _readings(rows, [format] if format else list(CONVERTERS), columns)
+    found = [_of_kind(one, kind) for one in fitting if kind in (None, one.kind, *one.also)]
     if len(found) == 1:
         return found[0]
     if format:
         return _named(format, kind, columns, rows)
+    if fitting and not found:
+        seen = " or ".join(f"{one.kind} records (`{one.format}`: {one.reason})" for one in fitting)
+        raise UsageError(
+            f"it holds {seen}, not {kind} records",
+            hint="name another `format` (`--from`) to read it otherwise",
+        )
     if not found:
         raise UsageError(
             f"unknown format: {_seen(rows)}",
@@ -132,11 +171,57 @@ def detect(
     )
 
 
+def _readings(
+    rows: Sequence[Any], names: Sequence[str], columns: Mapping[str, str]
+) -> list[Detection]:
+    """Return the readings that fit, but for those of which another one uses more of the row.
+
+    So a rating is no pair of prompt and completion, and a text with a label no document: the
+    rest of the row says what its answer or text is for.
+    """
+    found = []
+    for name in names:
+        converter = find_converter(name)
+        if not _unknown_parts(converter, columns) and (fits := converter.recognise(rows, columns)):
+            found.append(fits)
+    there = {key for row in rows if isinstance(row, dict) for key in row}
+    used = {one.format: there & _looked_at(one) for one in found}
+    return [
+        one for one in found if not any(used[one.format] < used[other.format] for other in found)
+    ]
+
+
+def _of_kind(found: Detection, kind: str | None) -> Detection:
+    return found if kind is None else found._replace(kind=kind)
+
+
+def keys_of(found: Detection) -> frozenset[str]:
+    """Return the keys of a row that a reading looks at; none where it is all of them."""
+    parts = CONVERTERS[found.format].keys
+    if not parts:
+        return frozenset()
+    return frozenset(key for part in (*parts, *found.columns) for key in found.keys(part))
+
+
+def _looked_at(found: Detection) -> frozenset[str]:
+    return keys_of(found) or frozenset(KINDS[found.kind].__struct_fields__)
+
+
+def _unknown_parts(converter: Converter, columns: Mapping[str, str]) -> list[str]:
+    """Return what `columns` names and the format does not have; `labels.*` is any target."""
+    families = tuple(field[:-1] for field in converter.fields if field.endswith(".*"))
+    return sorted(
+        part
+        for part in columns.keys() - set(converter.fields)
+        if not part.startswith(families) or part in families
+    )
+
+
 def _named(
     name: str, kind: str | None, columns: Mapping[str, str], rows: Sequence[Any]
 ) -> Detection:
     converter = find_converter(name)
-    if unknown := sorted(columns.keys() - set(converter.fields)):
+    if unknown := _unknown_parts(converter, columns):
         raise UsageError(
             f"columns: {', '.join(unknown)}: not a part of the format `{name}`",
             hint=f"its parts are {', '.join(converter.fields) or 'not to be named'}",
@@ -148,7 +233,8 @@ def _named(
             f"no known columns of `{name}`: {_seen(rows)}",
             hint=f"say which column holds what: `columns: {{{': …, '.join(needed)}: …}}`",
         )
-    return Detection(name, kind or converter.kinds[0], dict(columns), "it was named")
+    seen = next((kind_of(row) for row in rows if kind_of(row) in converter.kinds), None)
+    return Detection(name, kind or seen or converter.kinds[0], dict(columns), "it was named")
 
 
 def _check_columns(rows: Sequence[Any], columns: Mapping[str, str]) -> None:

@@ -16,20 +16,31 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.converters import openai
+import msgspec
+
+from finetune.converters import classification, openai, preference, rating
 from finetune.converters.reading import Detection, as_object, to_record
-from finetune.records import Record, kind_of
+from finetune.records import KINDS, Record, kind_of
 
 FIELDS = ()
+_REQUIRED = {
+    kind: {field.name for field in msgspec.structs.fields(struct) if field.required}
+    for kind, struct in KINDS.items()
+}
+_REWRITERS = (classification, openai, preference, rating)
 
 
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
     """Return how `rows` are read, when at least half of them are of one kind."""
-    kinds = Counter(kind_of(row) for row in rows)
-    kind, count = kinds.most_common(1)[0]
-    if kind is None or columns or 2 * count < len(rows):
+    kinds = Counter(
+        kind for row in rows if (kind := kind_of(row)) and _REQUIRED[kind] <= row.keys()
+    )
+    if columns or not kinds:
         return None
-    if kind == "chat" and openai.recognise(rows, {}):
+    kind, count = kinds.most_common(1)[0]
+    if 2 * count < len(rows):
+        return None
+    if any(module.recognise(rows, {}) for module in _REWRITERS):
         return None  # it needs rewriting first
     if kind == "text" and any(kind_of(row) == kind and len(row) > 1 for row in rows):
         return None  # a text beside other things

@@ -1,15 +1,18 @@
 """Pairs: one question and one answer a row, as tables and simple JSON have them.
 
-| row                                                    | record                                  |
-|--------------------------------------------------------|-----------------------------------------|
-| `{"question": "Q", "answer": "A"}`                     | user `Q`, assistant `A`                 |
-| `{"frage": "Q", "antwort": "A"}` with `columns:`       | user `Q`, assistant `A`                 |
-| `columns: {user: "{subject}: {body}", …}`              | user: both, with the text between them  |
-| … of which all are empty or null                       | the empty text                          |
-| a number or a boolean in a template                    | its JSON text; else the row is rejected |
-| `{"system": "S", "prompt": "Q", "completion": "A"}`    | system `S`, user `Q`, assistant `A`     |
-| an empty or absent system prompt                       | no system message                       |
-| other columns                                          | not used, and counted as such           |
+| row                                                     | record                                 |
+| ------------------------------------------------------- | -----------------------------------    |
+| `{"question": "Q", "answer": "A"}`                      | user `Q`, assistant `A`                |
+| `{"frage": "Q", "antwort": "A"}` with `columns:`        | user `Q`, assistant `A`                |
+| `columns: {user: "{subject}: {body}", …}`               | user: both, with the text between them |
+| … of which all are empty or null                        | the empty text                         |
+| a number or a boolean in a template | its JSON text; else the row is rejected |
+| `{"system": "S", "prompt": "Q", "completion": "A"}`     | system `S`, user `Q`, assistant `A`    |
+| `{"instruction": "Q", "context": "T", "response": "A"}` | user `Q`⏎⏎`T`, assistant `A`           |
+| `{"question": "Q", "context": "", "answer": "A"}`       | user `Q`, assistant `A`                |
+| two answers of known names: `answer` beside `response`  | asks which: `columns:`                 |
+| an empty or absent system prompt                        | no system message                      |
+| other columns                                           | not used, and counted as such          |
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from finetune.records import (
     UserMessage,
 )
 
-FIELDS = ("user", "assistant", "system")
+FIELDS = ("user", "context", "assistant", "system")
+KEYS = ("user", "assistant", "system")  # a context is used where it was found or said
 _NAMES = (
     ("user", "assistant"),
     ("prompt", "completion"),
@@ -41,7 +45,7 @@ _NAMES = (
     ("instruction", "answer"),
     ("input", "output"),
 )
-_SYSTEM = ("system", "system_prompt")
+_OTHERS = {"system": ("system", "system_prompt"), "context": ("context", "input")}
 
 
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
@@ -50,22 +54,29 @@ def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | No
     if "user" in columns and "assistant" in columns:
         return Detection("pairs", "chat", dict(columns), "`columns` says what holds what")
     keys = {key.strip().lower(): key for key in row}
-    if {"instruction", "output"} <= keys.keys():
-        return None  # Alpaca's
-    for user, assistant in _NAMES:
-        if user in keys and assistant in keys and _hold_text(rows, keys[user], keys[assistant]):
-            found = {"user": keys[user], "assistant": keys[assistant]}
-            if system := next((keys[name] for name in _SYSTEM if name in keys), None):
-                found["system"] = system
-            found |= columns
-            reason = f"columns `{found['user']}` and `{found['assistant']}`"
-            return Detection("pairs", "chat", found, reason)
-    return None
+    fitting = [
+        names
+        for names in _NAMES
+        if set(names) <= keys.keys()
+        and _hold_text(rows, keys, names)
+        and not (names[0] == "input" and "instruction" in keys)  # then it is a context
+    ]
+    if len(fitting) != 1:
+        return None  # none, or more than one: which it is has to be said
+    found = dict(zip(("user", "assistant"), (keys[name] for name in fitting[0]), strict=True))
+    for part, names in _OTHERS.items():
+        there = [keys[name] for name in names if name in keys and name not in fitting[0]]
+        if there:
+            found[part] = there[0]
+    found |= columns
+    reason = f"columns `{found['user']}` and `{found['assistant']}`"
+    return Detection("pairs", "chat", found, reason)
 
 
-def _hold_text(rows: Sequence[Any], *keys: str) -> bool:
+def _hold_text(rows: Sequence[Any], keys: Mapping[str, str], names: Sequence[str]) -> bool:
     return any(
-        isinstance(row, dict) and all(isinstance(row.get(key), str) for key in keys) for row in rows
+        isinstance(row, dict) and all(isinstance(row.get(keys[name]), str) for name in names)
+        for row in rows
     )
 
 
@@ -79,6 +90,10 @@ def convert(value: Any, source: Detection) -> list[Record]:
     messages: list[Message] = []
     if system := source.optional_text(row, "system"):
         messages.append(SystemMessage(content=system))
-    messages.append(UserMessage(content=source.text(row, "user")))
+    question = source.text(row, "user")
+    extra = source.optional_text(row, "context") if "context" in source.columns else ""
+    if extra.strip():
+        question = f"{question}\n\n{extra}"
+    messages.append(UserMessage(content=question))
     messages.append(AssistantMessage(content=source.text(row, "assistant")))
     return [ChatRecord(messages=messages)]

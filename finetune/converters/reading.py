@@ -35,6 +35,7 @@ class Detection(NamedTuple):
             or a template of several, such as `"{subject}\n\n{body}"`.
         reason: What was seen, for people.
         roles: What the rows call their roles → our roles, beside those the format knows.
+        also: Other kinds of record that the same rows hold, for when one is asked for.
     """
 
     format: str
@@ -42,6 +43,7 @@ class Detection(NamedTuple):
     columns: Mapping[str, str] = {}
     reason: str = ""
     roles: Mapping[str, str] = {}
+    also: tuple[str, ...] = ()
 
     def column(self, name: str) -> str:
         """Return the row's key for `name`: the one that was said, else `name` itself."""
@@ -72,6 +74,7 @@ class Detection(NamedTuple):
         return optional_text(row, column)
 
 
+_THRESHOLD = re.compile(r" >= -?\d+(\.\d+)?$")
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]|[^{}]+")
 
 
@@ -106,12 +109,14 @@ def columns_of(column: str) -> tuple[str, ...]:
     Raises:
         UsageError: The template has half a pair of braces, or names no column.
 
+    A threshold such as `stars >= 4`, which makes a rating of a number, names its column.
+
     Example:
         >>> columns_of("{subject}: {body}"), columns_of("body")
         (('subject', 'body'), ('body',))
     """
     if not _is_template(column):
-        return (column,)
+        return (_THRESHOLD.sub("", column),)
     return tuple(dict.fromkeys(part.text for part in _parse(column) if part.is_column))
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from finetune.checks import Checker, Finding
 from finetune.checks.report import Fault
 from finetune.checks.targets import Target
-from finetune.converters import CONVERTERS, ConvertError, Detection, LeftOut
+from finetune.converters import CONVERTERS, ConvertError, Detection, LeftOut, keys_of
 from finetune.converters.outward import find_outward
 from finetune.corpus.account import Account, Loss
 from finetune.corpus.chunks import Cutter
@@ -140,7 +140,7 @@ class Work:
         self._convert = CONVERTERS[reader.detection.format].convert
         self._checker = checker
         self._encode = encode
-        self._used = used_keys(reader.detection)
+        self._used = keys_of(reader.detection)
         self._shapes: Counter[tuple[str, ...]] = Counter()
         self._account = Account()
         self._records: list[Made] = []
@@ -219,12 +219,6 @@ class Work:
         for shape, count in self._shapes.items():
             unused.update(dict.fromkeys(set(shape) - self._used, count))
         return Outcome(self._account, self._records, self.losses)
-
-
-def used_keys(detection: Detection) -> frozenset[str]:
-    """Return the keys of a row that its converter looks at; none where it is all of them."""
-    keys = CONVERTERS[detection.format].keys
-    return frozenset(column for key in keys for column in detection.keys(key))
 
 
 def finding_at(file: str, line: int, fault: Fault) -> Finding:

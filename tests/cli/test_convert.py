@@ -181,9 +181,23 @@ CALLS = {
 }
 
 
+TEXT = {"text": "A document."}
+PAIR = {
+    "prompt": [{"role": "user", "content": "Hi"}],
+    "chosen": [{"role": "assistant", "content": "Hello"}],
+    "rejected": [{"role": "assistant", "content": "What?"}],
+}
+RATED = {"prompt": PAIR["prompt"], "completion": PAIR["chosen"], "label": True}
+
+
 @pytest.mark.parametrize(
     ("to", "record"),
-    [("openai", RECORD), ("openai", CALLS), ("sharegpt", RECORD), ("alpaca", RECORD)],
+    [
+        *(("openai", record) for record in (RECORD, CALLS)),
+        ("sharegpt", RECORD),
+        ("alpaca", RECORD),
+        *(("trl", record) for record in (RECORD, CALLS, TEXT, PAIR, RATED)),
+    ],
 )
 def test_convert_there_and_back_through_a_pipe(tmp_path, to, record):
     (tmp_path / "x.jsonl").write_text(json.dumps(record, separators=(",", ":")) + "\n")

@@ -22,19 +22,22 @@ def load(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def reading(name: str, row, columns: Path) -> Detection:
-    roles = columns.with_name("roles.json")
-    if columns.exists():
-        kind = CONVERTERS[name].kinds[0]
-        return Detection(name, kind, load(columns), roles=load(roles) if roles.exists() else {})
-    return detect([row], format=name)
+def reading(name: str, row, folder: Path) -> Detection:
+    """Return what the case says (`columns`, `roles`, `kind`), else what the row shows."""
+    columns, roles, kind = (
+        load(path) if (path := folder / f"{part}.json").exists() else default
+        for part, default in (("columns", None), ("roles", {}), ("kind", None))
+    )
+    if columns is not None:
+        return Detection(name, kind or CONVERTERS[name].kinds[0], columns, roles=roles)
+    return detect([row], format=name, kind=kind)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_case(folder):
     row = load(folder / "row.json")
     name = folder.parent.name
-    source = reading(name, row, folder / "columns.json")
+    source = reading(name, row, folder)
     if (folder / "error.json").exists():
         with pytest.raises(ConvertError) as caught:
             CONVERTERS[name].convert(row, source)
@@ -94,6 +97,16 @@ values = st.recursive(
                     "text",
                     "labels",
                     "weight",
+                    "label",
+                    "chosen",
+                    "rejected",
+                    "answers",
+                    "scores",
+                    "rank",
+                    "replies",
+                    "context",
+                    "message_id",
+                    "message_tree_id",
                 ]
             ),
             inner,
@@ -138,3 +151,119 @@ def test_errors_do_not_quote_the_row(name, row):
         CONVERTERS[name].convert(hide(row), Detection(name))
     except ConvertError as error:
         assert SECRET not in str(error)
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
+turns = st.lists(st.tuples(texts, texts), max_size=3).map(
+    lambda pairs: [
+        {"role": role, "content": text}
+        for pair in pairs
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+)
+
+
+def answer(text):
+    return [{"role": "assistant", "content": text}]
+
+
+@given(before=turns, question=texts, better=texts, worse=texts)
+def test_every_form_of_a_pair_is_the_same_pair(before, question, better, worse):
+    prompt = [*before, {"role": "user", "content": question}]
+    chosen, rejected = answer(better), answer(worse)
+    wanted = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    forms = [
+        wanted,
+        {"prompt": prompt, "chosen": prompt + chosen, "rejected": prompt + rejected},
+        {"chosen": prompt + chosen, "rejected": prompt + rejected},
+        {"prompt": prompt, "chosen": better, "rejected": worse},
+    ]
+    for row in forms:
+        (record,) = CONVERTERS["preference"].convert(row, Detection("preference", "preference"))
+        assert json.loads(records.encode(record)) == wanted
+    (record,) = CONVERTERS["rating"].convert(
+        {"messages": prompt + chosen, "label": True},
+        Detection("rating", "rating", {"completion": "messages"}),
+    )
+    assert json.loads(records.encode(record)) == {
+        "prompt": prompt,
+        "completion": chosen,
+        "label": True,
+    }
+
+
+@given(before=turns, question=texts, better=texts, worse=texts)
+def test_a_transcript_loses_nothing(before, question, better, worse):
+    def write(messages):
+        speakers = {"user": "Human", "assistant": "Assistant"}
+        return "".join(f"\n\n{speakers[m['role']]}: {m['content']}" for m in messages)
+
+    prompt = [*before, {"role": "user", "content": question}]
+    row = {
+        "chosen": write(prompt + answer(better)),
+        "rejected": write(prompt + answer(worse)),
+    }
+    (record,) = CONVERTERS["preference"].convert(row, Detection("preference", "preference"))
+    made = json.loads(records.encode(record))
+    assert write(made["prompt"] + made["chosen"]) == row["chosen"]
+    assert write(made["prompt"] + made["rejected"]) == row["rejected"]
+
+
+@given(scores=st.lists(st.integers(0, 4), min_size=1, max_size=6))
+def test_the_best_answers_are_before_each_worse_one(scores):
+    row = {"prompt": "P", "answers": [str(n) for n in range(len(scores))], "scores": scores}
+    source = Detection("ranked", "preference")
+    worse = sum(score < max(scores) for score in scores)
+    if not worse:
+        with pytest.raises(ConvertError) as caught:
+            CONVERTERS["ranked"].convert(row, source)
+        assert caught.value.rule == "tied-answers"
+        return
+    made = CONVERTERS["ranked"].convert(row, source)
+    assert len(made) == worse * (len(scores) - worse)
+    used = set()
+    for record in made:
+        better, other = int(record.chosen[0].content), int(record.rejected[0].content)
+        assert scores[better] == max(scores) > scores[other]
+        used |= {better, other}
+    assert used == set(range(len(scores)))
+
+
+nodes = st.recursive(
+    st.builds(lambda text: {"text": text, "replies": []}, texts),
+    lambda inner: st.builds(
+        lambda text, rank, replies: {"text": text, "rank": rank, "replies": replies},
+        texts,
+        st.none() | st.integers(0, 3),
+        st.lists(inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@given(tree=nodes)
+def test_every_answer_of_a_tree_is_trained_once(tree):
+    answers = []
+
+    def name(node, depth, place):
+        node["role"] = ("prompter", "assistant")[depth % 2]
+        node["text"] = place
+        if depth % 2:
+            answers.append(place)
+        for number, reply in enumerate(node["replies"]):
+            name(reply, depth + 1, f"{place}.{number}")
+
+    name(tree, 0, "0")
+    source = Detection("oasst-paths")
+    if not answers:
+        with pytest.raises(ConvertError) as caught:
+            CONVERTERS["oasst-paths"].convert({"prompt": tree}, source)
+        assert caught.value.rule == "no-answer"
+        return
+    trained = [
+        message.content
+        for record in CONVERTERS["oasst-paths"].convert({"prompt": tree}, source)
+        for message in record.messages
+        if isinstance(message, records.AssistantMessage) and message.weight != 0
+    ]
+    assert sorted(trained) == sorted(answers)

@@ -10,6 +10,8 @@ from finetune.errors import UsageError
 U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ALPACA = {"instruction": "I", "input": "", "output": "O"}
+HH = "\n\nHuman: Hi\n\nAssistant: Hello"
+TREE = {"message_id": "1", "text": "Hi", "role": "prompter", "replies": []}
 SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
 
 
@@ -31,6 +33,29 @@ SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", 
         ({"text": "T", "labels": {"a": "b"}}, "laplateforme", "classifier"),
         ({"prompt": [U], "chosen": [A], "rejected": [A]}, "laplateforme", "preference"),
         ({"prompt": [U], "completion": [A], "label": True}, "laplateforme", "rating"),
+        ({"instruction": "I", "context": "T", "response": "A", "category": "c"}, "pairs", "chat"),
+        ({"prompt": [U], "completion": [A]}, "trl", "chat"),
+        ({"prompt": "P", "chosen": "A", "rejected": "B"}, "preference", "preference"),
+        ({"prompt": "P", "chosen": [U, A], "rejected": [U, A]}, "preference", "preference"),
+        ({"prompt": [U], "chosen": [U, A], "rejected": [U, A]}, "preference", "preference"),
+        ({"prompt": [U], "chosen": [A], "rejected": [A], "id": 1}, "preference", "preference"),
+        ({"chosen": HH, "rejected": HH}, "preference", "preference"),
+        (
+            {"input": {"messages": [U]}, "preferred_output": [A], "non_preferred_output": [A]},
+            "preference",
+            "preference",
+        ),
+        ({"prompt": "P", "responses": ["A", "B"], "scores": [1, 2]}, "ranked", "preference"),
+        ({"prompt": "P", "answers": [{"answer": "A", "rank": 1}]}, "ranked", "preference"),
+        ({"prompt": "P", "completion": "C", "label": False}, "rating", "rating"),
+        ({"prompt": "P", "completion": "C", "label": "True"}, "rating", "rating"),
+        ({"prompt": [U], "completion": [A], "label": 1}, "rating", "rating"),
+        ({"text": "T", "label": "a"}, "classification", "classifier"),
+        ({"text": "T", "label": True}, "classification", "classifier"),
+        ({"text": "T", "labels": {"a": True}}, "classification", "classifier"),
+        ({"messages": [U], "intent": "a"}, "classification", "classifier"),
+        ({"message_tree_id": "1", "prompt": TREE}, "oasst", "chat"),
+        ({"message_tree_id": "1", "parent_id": None, **TREE}, "oasst-table", "chat"),
     ],
 )
 def test_format_is_told_from_the_content(row, name, kind):
@@ -56,6 +81,53 @@ def test_two_readings_ask_for_the_format():
     assert detect(rows, format="alpaca").format == "alpaca"
     assert detect(rows, kind="chat").format == "alpaca"
     assert detect(rows, kind="text").format == "text"
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "message"),
+    [
+        ({"prompt": "P", "completion": "C", "label": False}, "chat", "it holds rating records"),
+        ({"text": "T", "label": "a"}, "text", "it holds classifier records"),
+    ],
+)
+def test_a_reading_that_uses_more_of_the_row_is_not_passed_over(row, kind, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        detect([row], kind=kind)
+    assert "`--from`" in str(caught.value.hint)
+
+
+def test_a_named_format_is_not_second_guessed():
+    row = {"prompt": "P", "completion": "C", "label": False}
+    assert detect([row], format="pairs").format == "pairs"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Q", "answer": "A", "response": "R"},
+        {"instruction": "I", "input": "", "output": "O", "response": "R"},
+        {"messages": [U, A], "label": True},
+        {"question": "Q", "query": "Q", "chosen": "A", "rejected": "B"},
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_asked(row):
+    with pytest.raises(UsageError, match=r"two readings|unknown format"):
+        detect([row])
+
+
+def test_trees_are_pairs_where_that_is_asked():
+    row = {"message_tree_id": "1", "prompt": TREE}
+    assert detect([row], kind="preference").kind == "preference"
+    assert detect([row], format="oasst", kind="preference").kind == "preference"
+
+
+def test_several_targets_are_named_in_columns():
+    rows = [{"body": "T", "a": "x", "b": "y"}]
+    columns = {"text": "body", "labels.topic": "a", "labels.tone": "b"}
+    found = detect(rows, columns=columns)
+    assert (found.format, found.reason) == ("classification", "`body` with `a` and `b`")
+    with pytest.raises(UsageError, match=r"columns: labels\.: not a part"):
+        detect(rows, format="classification", columns={"text": "body", "labels.": "a"})
 
 
 def test_columns_say_what_holds_what():

@@ -83,7 +83,7 @@ def meaning(record, *, ids=True):
     """Return a record without what is written in two ways that mean the same."""
     plain = msgspec.to_builtins(record)
     seen: dict[str, str] = {}
-    for key in ("messages", "prompt", "chosen", "rejected"):
+    for key in ("messages", "prompt", "chosen", "rejected", "completion"):
         for message in plain.get(key, ()):
             match message.get("content"):
                 case [{"type": "text", "text": text}]:
@@ -128,6 +128,39 @@ def test_sharegpt_gives_the_record_back_with_new_ids(record):
 @given(record=chats(tools=False, weights=(None,)))
 def test_alpaca_gives_the_record_back(record):
     assert meaning(again(record, "alpaca")) == meaning(record)
+
+
+@given(record=chats(weights=(None, 1.0)))
+def test_trl_gives_the_record_back(record):
+    assert meaning(again(record, "trl")) == meaning(record)
+
+
+@given(record=chats(weights=(None,)), data=st.data())
+def test_trl_gives_back_where_only_the_last_answers_are_trained(record, data):
+    answers = [m for m in record.messages if isinstance(m, records.AssistantMessage)]
+    for message in answers[: data.draw(st.integers(0, len(answers) - 1))]:
+        message.weight = 0.0
+    assert meaning(again(record, "trl")) == meaning(record)
+
+
+@pytest.mark.parametrize("name", ["trl", "openai"])
+@given(record=chats(tools=False, weights=(None,)), better=words, worse=words)
+def test_preferences_come_back(name, record, better, worse):
+    pair = records.PreferenceRecord(
+        prompt=record.messages[:-1],
+        chosen=[records.AssistantMessage(content=better)],
+        rejected=[records.AssistantMessage(content=worse)],
+    )
+    back = again(pair, name, "preference" if name == "openai" else "trl", "preference")
+    assert meaning(back) == meaning(pair)
+
+
+@given(record=chats(tools=False, weights=(None,)), label=st.booleans())
+def test_ratings_come_back(record, label):
+    rated = records.RatingRecord(
+        prompt=record.messages[:-1], completion=record.messages[-1:], label=label
+    )
+    assert meaning(again(rated, "trl", kind="rating")) == meaning(rated)
 
 
 @pytest.mark.parametrize("name", OUTWARD)
