@@ -1,0 +1,86 @@
+"""Context: what the words before a number say that it is.
+
+A number of nine digits is a tax number, a phone number or an order number. Where its shape and
+its checksum do not settle that, the nearest word that says something does.
+"""
+
+from __future__ import annotations
+
+import re
+
+_BEFORE = 96  # characters looked at before a number
+_AFTER = 24
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+# Stems, in lower case; a word has the topic of the stem that it begins with.
+_STEMS: dict[str, str] = {
+    "order": (
+        "command order bestell auftrag rechnung factur invoice fattur colis suivi tracking sendung "
+        "paket artikel article ref réf refer référ dossier ticket vorgang vertrag "
+        "contrat contract devis lot "
+        "série serie serial pedido ordin zamów encomend sku ean isbn gtin "
+        "barcode transakt transact buchung réserv reserv booking livrais liefer expédi versand "
+        "shipment parcel kundennummer kundennr aktenzeichen angebot quote "
+        "albarán bolla zending pakket bestelling faktur przesył paczk stück pièces "
+        "montant betrag amount importe importo bedrag kwota total summe"
+    ),
+    "phone": (
+        "tel tél phone mobil portable fax appel rappel appelez joindre joign contact numéro_de_tél "
+        "rufen ruf anruf erreich handy festnetz durchwahl sms whatsapp call dial reach ring "
+        "llam llám móvil celular chiam cellulare bel bellen zadzwo dzwo komórk"
+        " ligue telem gsm standard"
+    ),
+    "card": (
+        "carte card cb karte kreditkart visa mastercard amex american maestro diners discover jcb "
+        "tarjeta carta creditcard pay payé paie paiement zahl bezahl cvv cvc pan débit "
+        "debit crédit credit kredit"
+    ),
+    "siren": "siren siret rcs siège immatricul",
+    "idnr": "steuer idnr identifikations tin steuerid",
+    "bsn": "bsn burgerservice sofi",
+    "pesel": "pesel",
+    "nif": "nif contribuinte fiscal",
+    "nhs": "nhs",
+    "rijksregister": "rijksregister national registre nationalregister insz niss",
+    "iva": "iva partita piva",
+    "nir": "nir sécu sécurité insee",
+}
+_TOPICS = {
+    stem.replace("_", " "): topic for topic, stems in _STEMS.items() for stem in stems.split()
+}
+_LENGTHS = sorted({len(stem) for stem in _TOPICS}, reverse=True)
+
+
+def topic_before(text: str, start: int) -> str | None:
+    """Return the topic of the nearest word before a place that has one.
+
+    Example:
+        >>> topic_before("Commande 123, rappelez-moi au 0612345678", 30)
+        'phone'
+    """
+    for word in reversed(_WORD.findall(text, max(0, start - _BEFORE), start)):
+        topic = _topic(word)
+        if topic:
+            return topic
+    return None
+
+
+def topics_after(text: str, end: int) -> set[str]:
+    """Return the topics of the words that follow a place."""
+    words = _WORD.findall(text, end, end + _AFTER)
+    return {topic for word in words if (topic := _topic(word))}
+
+
+def mentions_orders(text: str) -> bool:
+    """Tell whether a text is about orders, invoices or parcels anywhere."""
+    return any(_topic(word) == "order" for word in _WORD.findall(text))
+
+
+def _topic(word: str) -> str | None:
+    lower = word.lower()
+    for length in _LENGTHS:
+        topic = _TOPICS.get(lower[:length])
+        # Short stems are whole words: `tel` is no start of `telle`.
+        if topic and (length > 4 or len(lower) - length <= (0 if length < 4 else 3)):
+            return topic
+    return None
