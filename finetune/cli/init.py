@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from finetune.cli.console import Console, output_options
 from finetune.errors import UsageError
 from finetune.files import slug, write_atomic
 from finetune.shipped import shipped_folder
+
+if TYPE_CHECKING:
+    from finetune.corpus import Reading
 
 
 @click.command("init")
@@ -25,11 +28,14 @@ from finetune.shipped import shipped_folder
 )
 @output_options
 def command(data: tuple[Path, ...], output: Path | None, *, console: Console) -> None:
-    """Look at files, folders or globs and write a recipe that plans."""
+    """Look at files, folders or globs and write a recipe that plans.
+
+    A data config of LLaMA-Factory, axolotl, TRL, torchtune or oumi stands for what it names.
+    """
     target = output or Path(f"{slug(data[0].name.split('.')[0])}.yaml")
     if target.exists():
         raise UsageError(f"{target}: is there already", hint="name another file with -o")
-    found = [look(path) for path in data]
+    found = [look(path, reading) for given in data for path, reading in _named_in(given)]
     kinds = {facts["kind"] for facts in found}
     if kinds != {"chat"}:
         wrong = next(facts for facts in found if facts["kind"] != "chat")
@@ -49,21 +55,41 @@ def command(data: tuple[Path, ...], output: Path | None, *, console: Console) ->
     console.next(f"finetune plan {shlex.quote(str(target))}")
 
 
-def look(path: Path) -> dict[str, Any]:
+def _named_in(path: Path) -> list[tuple[Path, Reading]]:
+    """Return what a data config names and how it is read; else the path itself."""
+    from finetune.corpus import Reading
+    from finetune.corpus.configs import read_config
+
+    config = read_config(path) if path.is_file() else None
+    if config is None or not config.sources:
+        return [(path, Reading())]
+    named = []
+    for source in config.sources:
+        beside = path.parent / source["path"]
+        place = beside if beside.exists() else Path(source["path"])
+        named.append((place, Reading(source.get("format"), columns=source.get("columns", {}))))
+    return named
+
+
+def look(path: Path, reading: Reading) -> dict[str, Any]:
     """Return how a source would be read, and how many of its rows would be lost.
+
+    Args:
+        path: A file, folder or glob.
+        reading: How it is to be read, where that was said.
 
     Raises:
         UsageError: It is not there, or no reading fits.
         DataError: It is empty.
     """
     from finetune.checks.targets import find_target
-    from finetune.corpus import Reading, convert_files, find_files
+    from finetune.corpus import convert_files, find_files
 
     files = find_files(path)[0]
     account, facts = convert_files(
         ((file.name, open(file.path, "rb")) for file in files),  # noqa: SIM115 (the reader closes)
         lambda _: None,
-        Reading(),
+        reading,
         target=find_target("platform"),
         reject=lambda _: None,
     )

@@ -6,6 +6,7 @@ import glob
 from pathlib import Path
 from typing import NamedTuple
 
+from finetune.corpus.configs import read_config
 from finetune.corpus.containers import is_data_file, is_text_file
 from finetune.corpus.trees import find_tree
 from finetune.errors import UsageError
@@ -40,7 +41,7 @@ def find_files(path: Path, *, tree: bool = False) -> tuple[list[SourceFile], lis
         return [SourceFile(p, p.relative_to(path).as_posix()) for p in found], left_out
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
-        data = [p for p in inside if is_data_file(p)]
+        data = [p for p in inside if is_data_file(p) and not read_config(p)]
         data = [p for p in data if not is_text_file(p)] or data
         files = [SourceFile(p, p.relative_to(path).as_posix()) for p in data]
         if not files:
@@ -51,6 +52,8 @@ def find_files(path: Path, *, tree: bool = False) -> tuple[list[SourceFile], lis
             )
         return files, [p.relative_to(path).as_posix() for p in inside if p not in set(data)]
     if path.exists():
+        if config := read_config(path):
+            raise config.refusal(path)
         return [SourceFile(path, path.name)], []
     if glob.has_magic(str(path)):
         found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
