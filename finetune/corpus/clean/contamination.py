@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.corpus.clean.words import hash_sequences, hash_words, texts_of
+from finetune.corpus.clean.words import fold, hash_sequences, hash_words, words_of
 from finetune.corpus.containers import open_container
 from finetune.corpus.sources import find_files
 from finetune.errors import DataError
@@ -70,7 +70,7 @@ class Contamination:
         """
         import numpy as np
 
-        words = hash_words(texts_of(record))
+        words = words_of(record)
         items = []
         for length, (hashes, owners) in self._tables.items():
             sequences = hash_sequences(words, length)
@@ -142,7 +142,7 @@ def _sequences(row: Any) -> dict[int, NDArray[np.uint64]]:
 
     found: dict[int, list[NDArray[np.uint64]]] = {}
     for text in _texts(row, _DEPTH):
-        words = hash_words([text])
+        words = hash_words(fold(text))[0]
         if len(words) >= SHORTEST:
             length = min(LONGEST, len(words))
             found.setdefault(length, []).append(hash_sequences(words, length))

@@ -37,7 +37,7 @@ def labels_of(record: Record) -> bytes | None:
 class Facts:
     """What is kept about every record that was written, in the order in which they came.
 
-    A record is its ordinal from here on. Memory: 17 bytes a record, 529 with a signature.
+    A record is its ordinal from here on. Memory: 17 bytes a record, 273 with a signature.
     """
 
     def __init__(self) -> None:

@@ -6,11 +6,11 @@ a run of letters and digits; in scripts that put no space between words, each ch
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import unicodedata
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from finetune.checks.profile import messages_of
@@ -34,22 +34,28 @@ if TYPE_CHECKING:
 
     Hashes = NDArray[np.uint64]
 
-_PIECE = 2**18  # characters normalised at once: bounds the memory of a long document
-# Letters and digits of ASCII stay, in lower case; all else in ASCII parts words.
+PRIME = 0x9E3779B97F4A7C15  # odd, so that multiplying by it can be undone
+_BLOCK = 2**18  # bytes hashed at once
+# Letters that no accent explains, and signs so frequent that they are worth a short way.
+_PLAIN = {"œŒ": "oe", "æÆ": "ae", "øØ": "o", "łŁ": "l", "đĐ": "d", "ħĦ": "h", "ı": "i", "ßẞ": "ss"}
+_PLAIN |= {"µ": "u", "¼½¾‘’“”„–—…•€\u202f": " "}
+_REPLACED = tuple((letter, plain) for letters, plain in _PLAIN.items() for letter in letters)
+# Scripts that put no space between words: Thai, Lao, Myanmar, Khmer, kana, Han.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+)
+_MARKS = re.compile("[\u00c0-\u037f]+")
+_SIGNS = re.compile("[\u0080-\u00bf\u2000-\u2fff\u3000-\u303f\U00010000-\U0010ffff]+")
+# Capitals become small; of ASCII, all but letters and digits parts words.
 _ASCII = bytes(
     code | 32 if 65 <= code <= 90 else code if code > 127 or chr(code).isalnum() else 32
     for code in range(256)
 )
-_MARKS = re.compile("[\u0300-\u036f]+")
-_SIGNS = re.compile(
-    "[\u00a0-\u00bf\u00d7\u00f7\u2000-\u206f\u20a0-\u20cf\u2190-\u2bff\u3000-\u303f]+"
-)
-# Thai, Lao, Myanmar, Khmer, kana and Han.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-    "\U00020000-\U0003ffff]"
-)
-PRIME = 0x9E3779B97F4A7C15  # odd, so that multiplying loses nothing
+# The same as `_MARKS` and `_SIGNS` on UTF-8, for text of Latin letters, signs and pictures: these
+# begin with the bytes of `_LATIN`.
+_LATIN = bytes([*range(0xC0), *range(0xC2, 0xCE), 0xE2, *range(0xF0, 0xF5)])
+_UTF8 = bytes(32 if code in (0xC2, 0xE2) or code >= 0xF0 else _ASCII[code] for code in range(256))
+_DROPPED = bytes([*range(0x80, 0xC0), *range(0xC3, 0xCE)])
 
 
 def texts_of(record: Record) -> Iterator[str]:
@@ -96,50 +102,97 @@ def salt_of(record: Record) -> int:
     return int.from_bytes(hashlib.blake2b(b"\n".join(parts), digest_size=8).digest(), "big")
 
 
-def split_words(text: str) -> list[bytes]:
-    """Return the words of a text, normalised, as UTF-8.
+def fold(text: str) -> bytes:
+    """Return a text normalised: small letters without accents, spaces for all that parts words.
 
     Example:
-        >>> split_words("L’été, l'ete")
+        >>> fold("L’ÉTÉ, l'ete").split()
         [b'l', b'ete', b'l', b'ete']
     """
-    if not text.isascii():
-        text = _MARKS.sub("", unicodedata.normalize("NFKD", text.casefold()))
-        text = _SIGNS.sub(" ", text)
-        if _UNSPACED.search(text):
-            text = _UNSPACED.sub(r" \g<0> ", text)
+    if text.isascii():
+        return text.encode().translate(_ASCII)
+    for letter, plain in _REPLACED:
+        text = text.replace(letter, plain)
+    try:
+        return text.encode("latin-1").translate(*_latin_1())
+    except UnicodeEncodeError:
+        return _fold_any(text)
+
+
+def _fold_any(text: str) -> bytes:
+    text = unicodedata.normalize("NFKD", text.casefold())
     # A lone half of a surrogate pair is a fault of the record's, found elsewhere.
-    return text.encode(errors="surrogatepass").translate(_ASCII).split()
+    data = text.encode(errors="surrogatepass")
+    if not data.translate(None, _LATIN):
+        return data.translate(_UTF8, _DROPPED)
+    text = _SIGNS.sub(" ", _MARKS.sub("", text))
+    text = _UNSPACED.sub(r" \g<0> ", text)
+    return text.encode(errors="surrogatepass").translate(_ASCII)
 
 
-def hash_words(texts: Iterable[str]) -> Hashes:
-    """Return the hash of each word, in order; shape (words,)."""
+@functools.cache
+def _latin_1() -> tuple[bytes, bytes]:
+    """Return what Latin-1 becomes, and what of it is dropped."""
+    folded = [_fold_any(chr(code)) for code in range(256)]
+    table = bytes(one[0] if len(one) == 1 else 32 for one in folded)
+    return table, bytes(code for code, one in enumerate(folded) if not one)
+
+
+def hash_words(data: bytes) -> tuple[Hashes, NDArray[np.int64]]:
+    """Return the hash of each word of a folded text, and where it begins; shapes (words,)."""
     import numpy as np
 
-    found = []
-    for text in texts:
-        for piece in _pieces(text):
-            words = split_words(piece)
-            found.append(np.fromiter(map(zlib.crc32, words), np.uint64, len(words)))
-    return np.concatenate(found) if found else np.zeros(0, np.uint64)
+    hashes, starts = [], []
+    for begin, end in _blocks(data):
+        codes = np.frombuffer(b" " + data[begin:end] + b" ", np.uint8)
+        blank = codes == 32
+        edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1
+        first, last = edges[0::2], edges[1::2] - 1
+        # The sum of code × PRIME ** place over a word, moved to where the text begins.
+        powers, inverses = _powers()
+        sums = np.cumsum(codes * powers[: len(codes)])
+        hashes.append(mix((sums[last] - sums[first - 1]) * inverses[first]))
+        starts.append(first + (begin - 1))
+    return np.concatenate(hashes), np.concatenate(starts)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Cut a text where words end."""
-    start = 0
-    while len(text) - start > _PIECE:
-        end = text.rfind(" ", start, start + _PIECE)
-        end = start + _PIECE if end <= start else end
-        yield text[start:end]
-        start = end
-    yield text[start:] if start else text
+def _blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """Cut a folded text where words end."""
+    begin = 0
+    while len(data) - begin > _BLOCK:
+        end = data.rfind(b" ", begin, begin + _BLOCK)
+        end = begin + _BLOCK if end <= begin else end
+        yield begin, end
+        begin = end
+    yield begin, len(data)
+
+
+@functools.cache
+def _powers() -> tuple[Hashes, Hashes]:
+    """Return PRIME ** place and its inverse, modulo 2 ** 64."""
+    import numpy as np
+
+    factors = np.ones((2, _BLOCK + 2), np.uint64)
+    factors[0, 1:], factors[1, 1:] = PRIME, pow(PRIME, -1, 2**64)
+    powers, inverses = np.cumprod(factors, axis=1)
+    return powers, inverses
+
+
+def words_of(record: Record) -> Hashes:
+    """Return the hash of each word of a record, in order; shape (words,)."""
+    return hash_words(fold_record(record))[0]
+
+
+def fold_record(record: Record) -> bytes:
+    """Return all texts of a record, folded."""
+    return b" ".join(map(fold, texts_of(record)))
 
 
 def hash_sequences(words: Hashes, length: int) -> Hashes:
     """Return the hash of each sequence of `length` words; shape (words - length + 1,).
 
     Args:
-        words: From `hash_words`.
+        words: The hash of each.
         length: At least 1; where there are fewer words, there is no sequence.
     """
     count = max(0, len(words) - length + 1)
