@@ -13,6 +13,7 @@ from finetune.records import Record
 from finetune.text import did_you_mean, safe
 
 UNKNOWN = "unknown"
+_NO_LANGUAGE = "zxx"  # numbers, code, signs (ISO 639-2)
 _FEWEST = 20  # characters; no language is told from less
 _HEAD = 300  # characters of one text, so that a long first message is not all that is looked at
 
@@ -68,4 +69,5 @@ def _language(texts: list[str]) -> str:
     heads = "\n".join(itertools.islice((text[:_HEAD] for text in texts if text), 8))
     if len(heads) < _FEWEST:
         return UNKNOWN
-    return find_language(heads[:CHARACTERS]) or UNKNOWN
+    language = find_language(heads[:CHARACTERS])
+    return UNKNOWN if language in (None, _NO_LANGUAGE) else language
