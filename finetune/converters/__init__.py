@@ -6,14 +6,18 @@ here, and a folder of cases under `tests/converters/cases/`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from finetune.converters import (
     alpaca,
+    anthropic,
+    bfcl,
     classification,
     code,
+    glaive,
     laplateforme,
+    logs,
     oasst,
     oasst_table,
     openai,
@@ -23,8 +27,10 @@ from finetune.converters import (
     rating,
     sharegpt,
     text,
+    toolace,
     trl,
     turns,
+    xlam,
 )
 from finetune.converters.reading import ConvertError, Detection, LeftOut, columns_of
 from finetune.errors import UsageError
@@ -55,6 +61,7 @@ class Converter(NamedTuple):
         summary: One line for people.
         group: For formats of which several rows make a record: row → where it belongs; raises
             `ConvertError`. `convert` then takes the list of the rows that belong together.
+        unused: A row that was converted → what inside it is not used, beside keys of the row.
     """
 
     convert: Callable[[Any, Detection], list[Record]]
@@ -64,12 +71,16 @@ class Converter(NamedTuple):
     kinds: tuple[str, ...]
     summary: str
     group: Callable[[Any, Detection], turns.Place] | None = None
+    unused: Callable[[Any, Detection], Iterable[str]] | None = None
 
 
 def _row(module: Any, summary: str, *extra: str, kinds: tuple[str, ...] = ("chat",)) -> Converter:
     keys = (*getattr(module, "KEYS", module.FIELDS), *extra) if module.FIELDS else ()
     group = getattr(module, "group", None)
-    return Converter(module.convert, module.recognise, module.FIELDS, keys, kinds, summary, group)
+    unused = getattr(module, "unused", None)
+    return Converter(
+        module.convert, module.recognise, module.FIELDS, keys, kinds, summary, group, unused
+    )
 
 
 _PAIRS = ("preference",)
@@ -81,6 +92,14 @@ CONVERTERS: dict[str, Converter] = {
     "alpaca": _row(alpaca, "`instruction`, `input`, `output`"),
     "sharegpt": _row(sharegpt, "`conversations` of `from` and `value`"),
     "openai": _row(openai, "`messages` as OpenAI has them, with tools", "functions"),
+    "anthropic": _row(
+        anthropic, "`messages` with blocks as Anthropic has them", "params", "result"
+    ),
+    "logs": _row(logs, "requests and answers as OpenAI, Anthropic, LiteLLM, OpenRouter log them"),
+    "glaive": _row(glaive, "`SYSTEM:`, `USER:`, `ASSISTANT:`, `<functioncall>` in a text"),
+    "xlam": _row(xlam, "`query`, `tools` and `answers`"),
+    "bfcl": _row(bfcl, "`question`, `function` and `ground_truth`"),
+    "toolace": _row(toolace, "functions in the system prompt, calls such as `[f(a=1)]`"),
     "turns": _row(turns, "one message a row, with the conversation it belongs to"),
     "text": _row(text, "a document a row, or a file of plain text", "path", kinds=("text",)),
     "code": _row(code, "a source file a row: a folder, archive or checkout", kinds=("text",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import string
 from typing import Any
@@ -10,7 +11,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from finetune.converters.reading import ConvertError, as_object, text_at, type_name
+from finetune.converters.reading import (
+    ConvertError,
+    as_object,
+    decoded,
+    optional_text,
+    text_at,
+    type_name,
+)
 from finetune.records import Function, FunctionCall, Tool, ToolCall
 
 _ALPHABET = string.ascii_letters + string.digits
@@ -23,50 +31,55 @@ class Calls:
 
     Mistral's ids are 9 letters and digits. One that fits is kept; any other becomes 9 characters
     of its hash, so that a rerun gives the same bytes. Calls without an id get one from their
-    position, and results without one answer the oldest open call.
+    position. A result without one answers the oldest open call, of its name where it has one.
     """
 
     def __init__(self) -> None:
-        self._ids: dict[str, str] = {}
-        self._made = 0
-        self._open: list[str] = []
+        self._ids: dict[str | int, str] = {}
+        self._taken: set[str] = set()
+        self._open: list[tuple[str, str]] = []
 
     def call(self, name: str, arguments: Any, old: str | None = None) -> ToolCall:
         """Return a call and remember that it waits for a result."""
-        if old is None:
-            self._made += 1
-            old = f"call {self._made}"
-        new = self._new_id(old)
-        self._open.append(new)
+        new = self._new_id(old if old and old != "null" else len(self._ids) + 1)
+        self._open.append((new, name))
         return ToolCall(
             id=new, function=FunctionCall(name=name, arguments=arguments_text(arguments))
         )
 
-    def answer(self, old: str | None, path: str) -> str:
+    def answer(self, old: str | None, path: str, name: str | None = None) -> str:
         """Return the id of the call that a result belongs to.
 
         Raises:
-            ConvertError: It names none, and no call is open.
+            ConvertError: It names none, and no call (of its name) is open.
         """
-        if old is not None:
+        if old and old != "null":
             new = self._new_id(old)
-        elif self._open:
-            new = self._open[0]
+            found = next((one for one in self._open if one[0] == new), None)
         else:
-            raise ConvertError(
-                "a tool result without a call before it", path=path, rule="result-without-call"
-            )
-        if new in self._open:
-            self._open.remove(new)
+            found = next((one for one in self._open if name in (None, one[1])), None)
+            if found is None:
+                raise ConvertError(
+                    "a tool result without a call before it", path=path, rule="result-without-call"
+                )
+            new = found[0]
+        if found:
+            self._open.remove(found)
         return new
 
-    def _new_id(self, old: str) -> str:
+    def waiting(self) -> int:
+        """Return how many calls have no result yet."""
+        return len(self._open)
+
+    def _new_id(self, old: str | int) -> str:
         if old not in self._ids:
-            new, salt = old, 0
-            while not _GOOD_ID.fullmatch(new) or new in self._ids.values():
-                new = _hashed_id(f"{old}\n{salt}")
+            text = f"call {old}" if isinstance(old, int) else old
+            new, salt = text, 0
+            while not _GOOD_ID.fullmatch(new) or new in self._taken:
+                new = _hashed_id(f"{text}\n{salt}")
                 salt += 1
             self._ids[old] = new
+            self._taken.add(new)
         return self._ids[old]
 
 
@@ -83,33 +96,58 @@ def arguments_text(arguments: Any) -> str:
     """Return a call's arguments as the JSON text that La Plateforme shows.
 
     An object is written as JSON, nothing is `{}`, and a JSON text that was encoded twice is
-    opened once. A text that is not JSON stays as it is: that is for the rules to judge.
+    opened. A text that is not JSON stays as it is: that is for the rules to judge.
+
+    Raises:
+        ConvertError: A number is not finite.
     """
-    if arguments is None or arguments == "":
+    if arguments in (None, "", "null"):
         return "{}"
     if not isinstance(arguments, str):
-        return msgspec.json.encode(arguments).decode()
-    if arguments.startswith('"'):
+        data = msgspec.json.encode(arguments)
+        if b"null" in data and _has_nan(arguments):  # msgspec writes NaN as null
+            raise ConvertError("NaN or Infinity in a call's arguments", rule="nan")
+        return data.decode()
+    text = arguments
+    while text.startswith('"'):
         try:
-            inner = msgspec.json.decode(arguments)
-            msgspec.json.decode(inner)
-        except (msgspec.DecodeError, TypeError):
+            text = msgspec.json.decode(text)
+            msgspec.json.decode(text)
+        except (msgspec.DecodeError, TypeError, RecursionError):
             return arguments
-        return str(inner)
-    return arguments
+    return text
 
 
-def read_tools(value: Any, path: str) -> list[Tool]:
-    """Return the tools that a row declares, in OpenAI's or in the bare form, or as JSON text.
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_nan, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def read_calls(value: Any, calls: Calls, path: str) -> list[ToolCall]:
+    """Return the calls of a JSON text, object or list: `{"name", "arguments"}` each.
 
     Raises:
         ConvertError: They are something else.
     """
-    if isinstance(value, str):
-        try:
-            value = msgspec.json.decode(value or "[]")
-        except msgspec.DecodeError:
-            raise ConvertError("not a JSON text", path=path, rule="tools-text") from None
+    value = decoded(value, path, "call-text")
+    found = []
+    for item in value if isinstance(value, list) else [value]:
+        call = as_object(item, path)
+        call = as_object(call.get("function", call), path)
+        found.append(calls.call(text_at(call, "name", path), call.get("arguments")))
+    return found
+
+
+def read_tools(value: Any, path: str) -> list[Tool]:
+    """Return the tools that a row declares.
+
+    They are in OpenAI's, the bare or Anthropic's form (`input_schema`), or a JSON text of these.
+
+    Raises:
+        ConvertError: They are something else.
+    """
+    value = decoded(value or [], path, "tools-text")
     if not isinstance(value, list):
         raise ConvertError(
             f"expected a list of tools, got {type_name(value)}", path=path, rule="type"
@@ -118,17 +156,15 @@ def read_tools(value: Any, path: str) -> list[Tool]:
 
 
 def _read_tool(value: Any, path: str) -> Tool:
-    tool = as_object(value, path)
+    tool = as_object(decoded(value, path, "tools-text"), path)
     if "function" in tool:
         tool, path = as_object(tool["function"], f"{path}.function"), f"{path}.function"
-    parameters = tool.get("parameters")
+    key = "input_schema" if "input_schema" in tool else "parameters"
     return Tool(
         function=Function(
             name=text_at(tool, "name", path),
-            description=text_at(tool, "description", path) if tool.get("description") else "",
-            parameters=_NO_PARAMETERS
-            if parameters is None
-            else as_object(parameters, f"{path}.parameters"),
+            description=optional_text(tool, "description", path),
+            parameters=as_object(tool[key], f"{path}.{key}") if tool.get(key) else _NO_PARAMETERS,
             strict=tool.get("strict") is True,
         )
     )

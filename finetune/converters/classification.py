@@ -76,7 +76,7 @@ def _is_record(row: dict[str, Any]) -> bool:
         row.keys() <= {"text", "messages", "labels"}
         and isinstance(labels, dict)
         and not any(isinstance(label, bool | int | float) for label in labels.values())
-        and ("messages" not in row or openai.recognise([row], {}) is None)
+        and ("messages" not in row or openai.find_sign(row["messages"]) is None)
     )
 
 

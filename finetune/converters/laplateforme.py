@@ -18,7 +18,15 @@ from typing import Any
 
 import msgspec
 
-from finetune.converters import classification, openai, preference, rating
+from finetune.converters import (
+    anthropic,
+    classification,
+    glaive,
+    logs,
+    openai,
+    preference,
+    rating,
+)
 from finetune.converters.reading import Detection, as_object, to_record
 from finetune.records import KINDS, Record, kind_of
 
@@ -27,7 +35,7 @@ _REQUIRED = {
     kind: {field.name for field in msgspec.structs.fields(struct) if field.required}
     for kind, struct in KINDS.items()
 }
-_REWRITERS = (classification, openai, preference, rating)
+_REWRITERS = (anthropic, classification, glaive, logs, openai, preference, rating)
 
 
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:

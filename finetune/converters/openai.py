@@ -1,83 +1,157 @@
 r"""OpenAI chat: `messages` with tools, old `functions` included.
 
-| row                                                    | record                                  |
-|--------------------------------------------------------|-----------------------------------------|
-| role `developer`                                       | role `system`                           |
-| role `function`, `{"role": "function", "name": …}`     | role `tool`, for the oldest open call   |
-| `"function_call": {"name", "arguments"}`               | `tool_calls` with one call              |
-| `"functions": [{"name", …}]`                           | `"tools": [{"function": {"name", …}}]`  |
-| ids such as `call_9eVqFTwTQrPBOmGHZyEVKxLe`            | 9 letters and digits, on both sides     |
-| `"content": null`, or `""` beside calls                | no key                                  |
-| `"tool_calls": []`, `"refusal": null` and other nulls  | no key                                  |
-| `"arguments": "\"{\\\"a\\\": 1}\""` (encoded twice)    | `"arguments": "{\"a\": 1}"`             |
-| `"arguments": {"a": 1}`, `""`                          | `"{\"a\":1}"`, `"{}"`                   |
-| `"parameters": null` or absent                         | an object without properties            |
-| any other key of a message                             | the row is rejected: `unknown-key`      |
+| row                                                     | record |
+|---------------------------------------------------------|--------|
+| `conversation`, `dialog`, `dialogue`, `turns`, `chat` … | as `messages` |
+| messages as a JSON text                                 | the same |
+| a text `system` beside them                             | system message in front |
+| role `developer`                                        | role `system` |
+| role `function` with a `name` | `tool`, for the oldest open call of that name |
+| `"function_call": {"name", "arguments"}`                | `tool_calls` with one call |
+| `"functions": [{"name", …}]`                            | `"tools": [{"function": {"name", …}}]` |
+| ids such as `call_9eVqFTwTQrPBOmGHZyEVKxLe`             | 9 letters and digits, on both sides |
+| `"content": null`, or `""` beside calls                 | no key |
+| `"content": [{"type": "text", "text": "T"}]` | `"content": "T"`; several parts stay a list |
+| `"content": null, "refusal": "R"`                       | `"content": "R"`: what was said |
+| `"reasoning_content": "R"` or `reasoning`               | a `thinking` chunk before the content |
+| `"arguments": "\"{\\\"a\\\": 1}\""` (encoded twice)     | `"arguments": "{\"a\": 1}"` |
+| `"arguments": {"a": 1}`, `""`                           | `"{\"a\":1}"`, `"{}"` |
+| `"parameters": null` or absent                          | an object without properties |
+| text beside calls, no answer at the end                 | kept: the rules judge |
+| any other key, such as `name` of a user, `tool_choice`  | not used, and counted as such |
+| a role of another name | that of `roles`, else the row is rejected |
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
+from msgspec import UNSET
 
-from finetune.converters.calls import Calls, read_tools
+from finetune.converters import anthropic
+from finetune.converters.calls import Calls, read_tools, tools_or_unset
+from finetune.converters.content import read_content, thought
 from finetune.converters.reading import (
+    ROLES,
+    ConvertError,
     Detection,
     as_object,
-    list_at,
+    decoded,
+    optional_text,
     text_at,
-    to_record,
+    type_name,
+    unknown_role,
+    weight_of,
 )
-from finetune.records import Record
+from finetune.records import (
+    AssistantMessage,
+    ChatRecord,
+    Message,
+    Record,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 
-FIELDS = ("messages", "tools")
-_ROLES = {"developer": "system", "function": "tool"}
-# Keys that exports of the API carry and that hold nothing for training.
-_EMPTY_KEYS = ("refusal", "annotations", "audio", "function_call", "tool_calls", "name")
+FIELDS = ("messages", "tools", "system")
+_KEYS = (
+    "messages",
+    "conversation",
+    "conversations",
+    "dialog",
+    "dialogue",
+    "turns",
+    "chat",
+)
+_OURS = {"system", "user", "assistant", "tool"}
+# What makes a row one of another kind of record, or a logged request.
+_OTHERS = ("chosen", "rejected", "label", "labels", "response", "output", "choices")
+_USED = frozenset(
+    (
+        "role",
+        "content",
+        "tool_calls",
+        "tool_call_id",
+        "function_call",
+        "weight",
+        "refusal",
+        "reasoning_content",
+        "reasoning",
+    )
+)
 
 
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
     """Return how `rows` are read, when they are OpenAI's and not already La Plateforme's."""
-    source = Detection("openai", "chat", dict(columns))
-    fitting = [row for row in rows if _has_messages(row, source.column("messages"))]
-    if 2 * len(fitting) < len(rows):
+    if anthropic.recognise(rows, {}):
         return None
-    for row in fitting:
-        if sign := _sign(row, row[source.column("messages")]):
-            return source._replace(reason=f"`{source.column('messages')}` with {sign}")
-    return source._replace(reason="`columns` says what holds what") if columns else None
+    keys = [columns["messages"]] if "messages" in columns else _KEYS
+    for key in keys:
+        fitting = [row for row in rows if _has_messages(row, key)]
+        if 2 * len(fitting) >= len(rows):
+            sign = key != "messages" or _sign(fitting, key)
+            source = Detection("openai", "chat", {**columns, "messages": key})
+            if sign:
+                with_ = "`role` and `content`" if sign is True else sign
+                return source._replace(reason=f"`{key}` with {with_}")
+            return source._replace(reason="`columns` says what holds what") if columns else None
+    return None
 
 
 def _has_messages(row: Any, key: str) -> bool:
-    messages = row.get(key) if isinstance(row, dict) else None
-    return isinstance(messages, list) and any(isinstance(m, dict) and "role" in m for m in messages)
+    if not isinstance(row, dict) or any(other in row for other in _OTHERS):
+        return False
+    try:
+        messages = decoded(row.get(key), key, "type")
+    except ConvertError:
+        return False
+    return isinstance(messages, list) and any(
+        isinstance(m, dict) and "role" in m and m.keys() & _USED - {"role"} for m in messages
+    )
 
 
-def _sign(row: dict[str, Any], messages: list[Any]) -> str | None:
-    for key in ("functions", "parallel_tool_calls"):
-        if key in row:
-            return f"`{key}`"
-    for message in messages:
-        if not isinstance(message, dict):
-            continue
-        if message.get("role") in _ROLES:
-            return f"the role `{message['role']}`"
-        if message.get("content", "") is None or any(
-            key in message and not message[key] for key in _EMPTY_KEYS
-        ):
+def _sign(rows: Sequence[dict[str, Any]], key: str) -> str | None:
+    """Return what La Plateforme's own rows do not have: in one message, or beside most lists."""
+    for row in rows:
+        if isinstance(row[key], str):
+            return "messages in a JSON text"
+        if sign := find_sign(row[key]):
+            return sign
+    beside = [extra for row in rows for extra in row.keys() - {key, "tools"}]
+    if 2 * len(beside) >= len(rows):
+        return f"other keys beside it, such as `{min(beside)[:40]}`" if beside else None
+    return None
+
+
+def find_sign(messages: Sequence[Any]) -> str | None:
+    """Return what messages have that La Plateforme's own do not, for people."""
+    signs = (_message_sign(message) for message in messages if isinstance(message, dict))
+    return next(filter(None, signs), None)
+
+
+def _message_sign(message: dict[str, Any]) -> str | None:
+    role = message.get("role")
+    if isinstance(role, str) and role not in _OURS:
+        return f"the role `{role}`" if role in ROLES else "roles of other names"
+    if message.get("content", "") is None:
+        return "empty keys"
+    for extra in message.keys() & (_USED | {"name", "annotations", "audio"}):
+        if not message[extra] and extra not in {"content", "weight"}:
             return "empty keys"
-        if "function_call" in message:
-            return "`function_call`"
-        if any(len(i) != 9 for i in _ids(message)):
-            return "call ids that are not 9 characters"
+    for extra in ("function_call", "refusal", "reasoning_content", "reasoning"):
+        if extra in message:
+            return f"`{extra}`"
+    if any(len(i) != 9 for i in _ids(message)):
+        return "call ids that are not 9 characters"
     return None
 
 
 def _ids(message: dict[str, Any]) -> list[str]:
     calls = message.get("tool_calls")
-    found = [call.get("id") for call in calls or () if isinstance(call, dict)] if calls else []
+    calls = calls if isinstance(calls, list) else []
+    found = [call.get("id") for call in calls if isinstance(call, dict)]
     return [i for i in (*found, message.get("tool_call_id")) if isinstance(i, str)]
 
 
@@ -88,39 +162,130 @@ def convert(value: Any, source: Detection) -> list[Record]:
         ConvertError: A message is not one of the table.
     """
     row = as_object(value)
-    key, calls = source.column("messages"), Calls()
-    messages = [
-        _message(message, calls, f"{key}[{number}]")
-        for number, message in enumerate(list_at(row, key))
-    ]
-    record = {"messages": messages}
-    for name in (source.column("tools"), "functions"):
-        if row.get(name):
-            record["tools"] = msgspec.to_builtins(read_tools(row[name], name))
-            break
-    return [to_record("chat", record)]
+    messages: list[Message] = []
+    if system := optional_text(row, source.column("system")):
+        messages.append(SystemMessage(content=system))
+    calls = Calls()
+    key = _key(row, source)
+    add_messages(messages, row.get(key), calls, key, source.roles)
+    name = source.column("tools")
+    tools = read_tools(row[name], name) if row.get(name) else []
+    if not tools and row.get("functions"):
+        tools = read_tools(row["functions"], "functions")
+    return [ChatRecord(messages=messages, tools=tools_or_unset(tools))]
 
 
-def _message(value: Any, calls: Calls, path: str) -> dict[str, Any]:
-    old = as_object(value, path)
-    message = {key: item for key, item in old.items() if item or key not in _EMPTY_KEYS}
-    role = text_at(old, "role", path)
-    message["role"] = _ROLES.get(role, role)
-    if message["role"] == "tool":
-        message["tool_call_id"] = calls.answer(old.get("tool_call_id"), path)
-    made = [_call(call, calls, f"{path}.tool_calls") for call in message.get("tool_calls", [])]
-    if function := message.pop("function_call", None):
-        made.append(_call({"function": function}, calls, f"{path}.function_call"))
+def _key(row: Mapping[str, Any], source: Detection) -> str:
+    """Return the key of a row that holds its messages."""
+    if "messages" in source.columns:
+        return source.columns["messages"]
+    return next((key for key in _KEYS if key in row), "messages")
+
+
+def unused(row: dict[str, Any], source: Detection) -> Iterator[str]:
+    """Yield the keys of messages that are not used, once each."""
+    key = _key(row, source)
+    messages = decoded(row[key], key, "type")
+    seen = {
+        extra
+        for message in messages
+        for extra in message.keys() - _USED
+        if message[extra] and not (extra == "name" and message["role"] in {"tool", "function"})
+    }
+    yield from (f"{key}[].{extra}" for extra in sorted(seen))
+
+
+def add_messages(
+    messages: list[Message],
+    values: Any,
+    calls: Calls,
+    path: str,
+    roles: Mapping[str, str] = {},
+) -> None:
+    """Add messages of OpenAI's form.
+
+    Args:
+        messages: Where they are added.
+        values: The list, or its JSON text.
+        calls: The calls before them.
+        path: Where the list stands, for errors.
+        roles: What the rows call their roles → our roles.
+
+    Raises:
+        ConvertError: One is not a message.
+    """
+    values = decoded(values, path, "type")
+    if not isinstance(values, list):
+        rule = "missing-key" if values is None else "type"
+        fact = "nothing" if values is None else type_name(values)
+        raise ConvertError(f"expected a list, got {fact}", path=path, rule=rule)
+    for number, value in enumerate(values):
+        place = f"{path}[{number}]"
+        message = as_object(value, place)
+        name = message.get("role")
+        role = (roles.get(name) or ROLES.get(name)) if isinstance(name, str) else None
+        if role == "assistant":
+            messages.append(read_answer(message, calls, place))
+        elif role in {"user", "system"}:
+            content = read_content(message.get("content"), role, f"{place}.content")
+            kind: Any = UserMessage if role == "user" else SystemMessage
+            messages.append(kind(content=content))
+        elif role == "tool":
+            messages.append(_read_result(message, calls, place))
+        else:
+            text_at(message, "role", place)
+            raise unknown_role(name, f"{place}.role")
+
+
+def _read_result(message: dict[str, Any], calls: Calls, path: str) -> ToolMessage:
+    name = message.get("name") or None
+    old = message.get("tool_call_id")
+    if old is not None:
+        text_at(message, "tool_call_id", path)
+    if name is not None:
+        text_at(message, "name", path)
+    legacy = message["role"] == "function"
+    answered = calls.answer(old, path, name if legacy else None)
+    content = read_content(message.get("content"), "tool", f"{path}.content")
+    return ToolMessage(content=content, tool_call_id=answered, name=name or UNSET)
+
+
+def read_answer(message: dict[str, Any], calls: Calls, path: str) -> AssistantMessage:
+    """Return an assistant message of OpenAI's form.
+
+    Raises:
+        ConvertError: A call or its content is none.
+    """
+    answer = AssistantMessage()
+    made = list(_read_calls(message.get("tool_calls"), calls, f"{path}.tool_calls"))
+    if message.get("function_call"):
+        old = {"function": message["function_call"]}
+        made += _read_calls([old], calls, f"{path}.function_call")
     if made:
-        message["tool_calls"] = made
-    if message.get("content", 0) is None or (made and message.get("content") == ""):
-        del message["content"]
-    return message
+        answer.tool_calls = made
+    content = message.get("content")
+    if refusal := optional_text(message, "refusal", path):
+        if content:
+            raise ConvertError("both content and a refusal", path=path, rule="value")
+        content = refusal
+    if content is not None and not (made and content == ""):
+        answer.content = read_content(content, "assistant", f"{path}.content")
+    thinking = optional_text(message, "reasoning_content", path)
+    if thinking := thinking or optional_text(message, "reasoning", path):
+        answer.content = thought(thinking, answer.content)
+    if message.get("weight") is not None:
+        answer.weight = weight_of(message["weight"], f"{path}.weight")
+    return answer
 
 
-def _call(value: Any, calls: Calls, path: str) -> Any:
-    call = as_object(value, path)
-    function = as_object(call.get("function"), f"{path}.function")
-    name = text_at(function, "name", f"{path}.function")
-    old = text_at(call, "id", path) if call.get("id") else None
-    return msgspec.to_builtins(calls.call(name, function.get("arguments"), old))
+def _read_calls(value: Any, calls: Calls, path: str) -> Iterable[ToolCall]:
+    value = decoded(value, path, "call-text") or []
+    if not isinstance(value, list):
+        raise ConvertError(f"expected a list, got {type_name(value)}", path=path, rule="type")
+    for number, item in enumerate(value):
+        place = f"{path}[{number}]" if path.endswith("calls") else path
+        call = as_object(item, place)
+        function = as_object(call.get("function"), f"{place}.function")
+        name = text_at(function, "name", f"{place}.function")
+        old = text_at(call, "id", place) if call.get("id") else None
+        yield calls.call(name, function.get("arguments"), old)

@@ -69,8 +69,7 @@ def _is_record(row: dict[str, Any]) -> bool:
     if not isinstance(prompt, list) or not all(isinstance(answer, list) for answer in answers):
         return False
     return not any(
-        Part(answer, []).is_whole or openai.recognise([{"messages": prompt + answer}], {})
-        for answer in answers
+        Part(answer, []).is_whole or openai.find_sign(prompt + answer) for answer in answers
     )
 
 

@@ -78,7 +78,7 @@ def _is_record(row: dict[str, Any]) -> bool:
         and isinstance(prompt, list)
         and isinstance(answer, list)
         and not Part(answer, []).is_whole
-        and openai.recognise([{"messages": prompt + answer}], {}) is None
+        and openai.find_sign(prompt + answer) is None
     )
 
 

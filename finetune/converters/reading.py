@@ -12,6 +12,7 @@ import msgspec
 from finetune import records
 from finetune.errors import DataError, UsageError
 from finetune.records import Record
+from finetune.text import plural
 
 
 class ConvertError(DataError):
@@ -147,6 +148,29 @@ def _as_text(row: dict[str, Any], column: str, required: bool) -> str:
     return text_at(row, column)
 
 
+# Who speaks, in the words of formats and exports → our roles.
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+    "model": "assistant",
+    "ai": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+    "function-response": "tool",
+}
+
 _TYPES = {
     str: "text",
     bool: "true or false",
@@ -183,6 +207,20 @@ def list_at(value: dict[str, Any], key: str, path: str | None = None) -> list[An
     return _typed_at(value, key, path, list, "a list")  # type: ignore[no-any-return]
 
 
+def decoded(value: Any, path: str, rule: str) -> Any:
+    """Return what a JSON text holds; anything but a text is returned as it is.
+
+    Raises:
+        ConvertError: The text is not JSON; `rule` is what it breaks.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        raise ConvertError("not a JSON text", path=path, rule=rule) from None
+
+
 def text_at(value: dict[str, Any], key: str, path: str | None = None) -> str:
     """Return the text that stands in `value` under `key`.
 
@@ -213,6 +251,29 @@ def _typed_at(value: dict[str, Any], key: str, path: str | None, kind: type, wan
             rule="null" if key in value else "missing-key",
         )
     raise ConvertError(f"expected {wanted}, got {type_name(found)}", path=place, rule="type")
+
+
+def weight_of(value: Any, path: str) -> float:
+    """Return the weight of a message.
+
+    Raises:
+        ConvertError: It is no number from 0 to 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConvertError("expected a number from 0 to 1", path=path, rule="weight")
+    return float(value)
+
+
+def unknown_role(role: Any, path: str) -> ConvertError:
+    """Return the error of a role that neither the format nor `roles` knows."""
+    fact = (
+        f"a text of {plural(len(role), 'character')}" if isinstance(role, str) else type_name(role)
+    )
+    return ConvertError(
+        f"not a known role, but {fact}; `roles` in the recipe can say what it is",
+        path=path,
+        rule="role",
+    )
 
 
 _AT = re.compile(r"^(?P<fact>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)

@@ -1,33 +1,39 @@
 r"""ShareGPT: `conversations` of `{"from", "value"}`, with the tool turns of LLaMA-Factory.
 
-| row                                                    | record                                  |
-|--------------------------------------------------------|-----------------------------------------|
-| `{"from": "human" or "user", "value": "Q"}`            | user `Q`                                |
-| `{"from": "gpt", "assistant" or "chatgpt", …}`         | assistant                               |
-| `{"from": "system", …}` or a key `system` beside it    | system                                  |
-| `{"from": "function_call", "value": "{\"name\": …}"}`  | assistant with `tool_calls`             |
-| the same with a list, or several in a row              | one message with several calls          |
-| `{"from": "observation", "tool", "function_response"}` | tool, for the oldest open call          |
-| `{"tools": "[{\"name\": …}]"}` (a JSON text) or a list | `tools`                                 |
-| `{"from": "gpt", "weight": 0, …}`                      | assistant with `weight`                 |
-| an empty system prompt                                 | no system message                       |
+| row                                                     | record                              |
+|---------------------------------------------------------|-------------------------------------|
+| `{"from": "human" or "user", "value": "Q"}`             | user `Q`                            |
+| `{"from": "gpt", "assistant", "chatgpt", "bing" …}`     | assistant                           |
+| `{"from": "system", …}` or a key `system` beside it     | system                              |
+| `{"from": "agent", …}` with `roles: {agent: assistant}` | assistant, else the row is rejected |
+| `{"from": "function_call", "value": "{\"name\": …}"}`   | assistant with `tool_calls`         |
+| the same with a list, or several in a row               | one message with several calls      |
+| `{"from": "observation", "tool", "function_response"}`  | tool, for the oldest open call      |
+| `{"tools": "[{\"name\": …}]"}` (a JSON text) or a list  | `tools`                             |
+| `{"from": "gpt", "weight": 0, …}`                       | assistant with `weight`             |
+| an empty system prompt                                  | no system message                   |
+| an answer first, a question last                        | kept: the rules judge               |
+| other keys of a turn                                    | not used, and counted as such       |
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from finetune.converters.calls import Calls, read_tools, tools_or_unset
+from finetune.converters import glaive, toolace
+from finetune.converters.calls import Calls, read_calls, read_tools, tools_or_unset
 from finetune.converters.reading import (
+    ROLES,
     ConvertError,
     Detection,
     as_object,
     list_at,
     text_at,
+    unknown_role,
+    weight_of,
 )
 from finetune.records import (
     AssistantMessage,
@@ -42,22 +48,14 @@ from finetune.records import (
 
 FIELDS = ("conversations", "system", "tools")
 _KEYS = ("conversations", "conversation")
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "system": "system",
-    "function_call": "call",
-    "observation": "tool",
-    "tool": "tool",
-    "function_response": "tool",
-}
+_ROLES = {**ROLES, "function_call": "call", "function-call": "call", "tool_call": "call"}
+_USED = frozenset(("from", "value", "weight"))
 
 
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
     """Return how `rows` are read, when they are ShareGPT's."""
+    if glaive.recognise(rows, columns) or toolace.recognise(rows, columns):
+        return None
     for key in [columns["conversations"]] if "conversations" in columns else _KEYS:
         if 2 * sum(_fits(row, key) for row in rows) >= len(rows):
             found = {"conversations": key, **columns}
@@ -77,11 +75,11 @@ def convert(value: Any, source: Detection) -> list[Record]:
         ConvertError: A turn is not one of the table.
     """
     row = as_object(value)
-    key = source.column("conversations")
+    key = _key(row, source)
     messages: list[Message] = []
     if system := source.optional_text(row, "system"):
         messages.append(SystemMessage(content=system))
-    _add_turns(messages, list_at(row, key), key)
+    _add_turns(messages, list_at(row, key), key, source.roles)
     tools = row.get(source.column("tools"))
     return [
         ChatRecord(
@@ -93,11 +91,26 @@ def convert(value: Any, source: Detection) -> list[Record]:
     ]
 
 
-def _add_turns(messages: list[Message], turns: list[Any], key: str) -> None:
-    calls = Calls()
+def _key(row: dict[str, Any], source: Detection) -> str:
+    if "conversations" in source.columns:
+        return source.columns["conversations"]
+    return next((key for key in _KEYS if key in row), "conversations")
+
+
+def unused(row: dict[str, Any], source: Detection) -> Iterator[str]:
+    """Yield the keys of turns that are not used, once each."""
+    key = _key(row, source)
+    seen = {extra for turn in row[key] if len(turn) > 2 for extra in turn.keys() - _USED}
+    yield from (f"{key}[].{extra}" for extra in sorted(seen))
+
+
+def _add_turns(
+    messages: list[Message], turns: list[Any], key: str, said: Mapping[str, str]
+) -> None:
+    roles, calls = {**_ROLES, **said} if said else _ROLES, Calls()
     for number, turn in enumerate(turns):
         try:
-            role, text = _ROLES[turn["from"]], turn["value"]
+            role, text = roles[turn["from"]], turn["value"]
         except (KeyError, TypeError):
             raise _explain(turn, f"{key}[{number}]") from None
         if type(text) is not str:
@@ -107,42 +120,34 @@ def _add_turns(messages: list[Message], turns: list[Any], key: str) -> None:
         elif role == "assistant":
             answer = AssistantMessage(content=text)
             if turn.get("weight") is not None:
-                answer.weight = _weight(turn["weight"], f"{key}[{number}].weight")
+                answer.weight = weight_of(turn["weight"], f"{key}[{number}].weight")
             messages.append(answer)
         elif role == "system":
             if text:
                 messages.append(SystemMessage(content=text))
         elif role == "call":
-            _add_calls(messages, _calls(text, calls, f"{key}[{number}].value"))
+            made = read_calls(text, calls, f"{key}[{number}].value")
+            weight = turn.get("weight")
+            _add_calls(
+                messages,
+                made,
+                UNSET if weight is None else weight_of(weight, f"{key}[{number}].weight"),
+            )
         else:
             answered = calls.answer(None, f"{key}[{number}]")
             messages.append(ToolMessage(content=text, tool_call_id=answered))
 
 
-def _weight(value: Any, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ConvertError("expected a number from 0 to 1", path=path, rule="weight")
-    return float(value)
-
-
-def _calls(text: str, calls: Calls, path: str) -> list[ToolCall]:
-    try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        raise ConvertError("not a JSON text", path=path, rule="call-text") from None
-    found = []
-    for call in value if isinstance(value, list) else [value]:
-        call = as_object(call, path)  # noqa: PLW2901
-        found.append(calls.call(text_at(call, "name", path), call.get("arguments")))
-    return found
-
-
-def _add_calls(messages: list[Message], calls: list[ToolCall]) -> None:
+def _add_calls(messages: list[Message], calls: list[ToolCall], weight: float | UnsetType) -> None:
     last = messages[-1] if messages else None
-    if isinstance(last, AssistantMessage) and last.tool_calls is not UNSET:
+    if (
+        isinstance(last, AssistantMessage)
+        and last.tool_calls is not UNSET
+        and last.weight == weight
+    ):
         last.tool_calls.extend(calls)
     else:
-        messages.append(AssistantMessage(tool_calls=calls))
+        messages.append(AssistantMessage(tool_calls=calls, weight=weight))
 
 
 def _explain(turn: Any, path: str) -> ConvertError:
@@ -152,8 +157,4 @@ def _explain(turn: Any, path: str) -> ConvertError:
         text_at(turn, "value", path)
     except ConvertError as error:
         return error
-    return ConvertError(
-        f"not one of {', '.join(_ROLES)}, but {len(turn['from'])} other characters",
-        path=f"{path}.from",
-        rule="role",
-    )
+    return unknown_role(turn["from"], f"{path}.from")

@@ -137,7 +137,8 @@ class Work:
     ) -> None:
         self.losses: list[Loss] = []
         self._reader = reader
-        self._convert = CONVERTERS[reader.detection.format].convert
+        converter = CONVERTERS[reader.detection.format]
+        self._convert, self._unused = converter.convert, converter.unused
         self._checker = checker
         self._encode = encode
         self._used = keys_of(reader.detection)
@@ -182,6 +183,8 @@ class Work:
                 if self._used:
                     for value in row.value if isinstance(row.value, list) else (row.value,):
                         self._shapes[tuple(value)] += 1
+                if self._unused:
+                    account.unused.update(self._unused(row.value, reader.detection))
                 if reader.system:
                     for record in records:
                         add_system(record, reader.system)

@@ -30,7 +30,7 @@ def reading(name: str, row, folder: Path) -> Detection:
     )
     if columns is not None:
         return Detection(name, kind or CONVERTERS[name].kinds[0], columns, roles=roles)
-    return detect([row], format=name, kind=kind)
+    return detect([row], format=name, kind=kind)._replace(roles=roles)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: f"{p.parent.name}/{p.name}")

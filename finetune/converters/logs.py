@@ -1,0 +1,245 @@
+r"""Request logs: what was sent to a chat API and what it answered.
+
+| row                                                      | record |
+|----------------------------------------------------------|--------|
+| `{"request": {"messages"}, "response": {"choices"}}`     | the messages and the answer |
+| `body` around either; `messages` beside `choices`        | the same |
+| several choices                                          | a record each |
+| OpenAI batch: `{"custom_id", "body", "response": {"status_code": 200, "body"}}` | the same |
+| OpenAI batch, output alone: requests are in another file | the row is rejected: `no-request` |
+| Anthropic: `{"request": {"system", "messages"}, "response": {"content": […]}}` | the same |
+| LiteLLM: `{"messages", "response", "proxy_server_request"}`, also as JSON texts | the same |
+| OpenRouter: `{"data": {"input", "output"}}`              | the same, `reasoning` as a chunk |
+| messages of either API in either kind of log             | read as what they are |
+| an error, a status that is none of success, a refused batch line | left out: `failed-request` |
+| an answer stopped by its length or a filter              | left out: `answer-cut` |
+| no answer                                                | the row is rejected: `no-answer` |
+| contents that were not logged (LiteLLM's `{}`)           | the row is rejected: `no-request` |
+| the chunks of a stream                                   | the row is rejected: `streamed` |
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.converters import anthropic, openai
+from finetune.converters.calls import Calls, read_tools, tools_or_unset
+from finetune.converters.reading import (
+    ConvertError,
+    Detection,
+    LeftOut,
+    as_object,
+    decoded,
+)
+from finetune.records import ChatRecord, Message, Record, Tool, UserMessage
+
+FIELDS = ()
+
+_REQUESTS = ("request", "body", "input", "params", "proxy_server_request", "kwargs")
+_RESPONSES = ("response", "output", "completion", "result")
+_GOOD = {"success", "succeeded", "completed", "complete", "ok", "200", "201"}
+# Why an answer ended, where it did not end by itself (OpenAI, Anthropic).
+_CUT = {"length", "content_filter", "max_tokens", "model_context_window_exceeded", "error"}
+_CHUNKS = {"chat.completion.chunk", "message_start", "content_block_delta", "text_completion.chunk"}
+
+
+def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
+    """Return how `rows` are read, when they are logged requests."""
+    signs = [sign for row in rows if (sign := _sign(row))]
+    if columns or not signs or 2 * len(signs) < len(rows):
+        return None
+    return Detection("logs", "chat", {}, signs[0])
+
+
+def _sign(row: Any) -> str | None:
+    if not isinstance(row, dict):
+        return None
+    row = _opened(row)
+    if row.get("object") in _CHUNKS:
+        return "chunks of a stream"
+    if isinstance(row.get("choices"), list):
+        return "`choices`"
+    if "custom_id" in row and ("response" in row or "body" in row):
+        return "`custom_id`, as in a batch"
+    for answer in ("response", "output"):
+        for request in ("request", "messages", "input", "proxy_server_request"):
+            if answer in row and _is_request(row.get(request)):
+                return f"`{request}` and `{answer}`"
+    return None
+
+
+def _is_request(value: Any) -> bool:
+    try:
+        value = decoded(value, "", "type")
+    except ConvertError:
+        return False
+    if isinstance(value, list):
+        return any(isinstance(item, dict) and "role" in item for item in value)
+    keys = {"messages", "prompt", "body"}
+    return isinstance(value, dict) and (not value or not keys.isdisjoint(value))
+
+
+def _opened(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row in OpenRouter's envelope, or the row itself."""
+    data = row.get("data")
+    return data if isinstance(data, dict) and "output" in data else row
+
+
+def convert(value: Any, source: Detection) -> list[Record]:
+    """Return the conversation of one row, once for each answer.
+
+    Raises:
+        LeftOut: The request failed, or its answer was cut off.
+        ConvertError: Request or answer are not there, or not as one of the table.
+    """
+    row = _opened(as_object(value))
+    _check_success(row)
+    request, path = _request(row)
+    answers, place = _answers(row)
+    messages, calls, tools = _read_request(request, source, path)
+    records: list[Record] = []
+    for number, answer in enumerate(answers):
+        whole, after = messages, calls
+        if len(answers) > 1:  # each record has messages of its own: later steps change them
+            whole, after = copy.deepcopy((messages, calls))
+        _add_answer(whole, answer, after, f"{place}[{number}]")
+        records.append(ChatRecord(messages=whole, tools=tools_or_unset(list(tools))))
+    return records
+
+
+def _check_success(row: dict[str, Any]) -> None:
+    response = _object(row.get("response"))
+    for part in (row, response):
+        for key in ("error", "error_str", "error_information"):
+            error = part.get(key)
+            if error and (not isinstance(error, dict) or any(error.values())):
+                raise LeftOut("an error was logged", path=key, rule="failed-request")
+        for key in ("status", "status_code", "statusCode"):
+            if part.get(key) is not None and str(part[key]).lower() not in _GOOD:
+                raise LeftOut("not a success", path=key, rule="failed-request")
+    if response.get("type") == "error":
+        raise LeftOut("an error was logged", path="response.type", rule="failed-request")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Return the object that a value or its JSON text is; an empty one where it is none."""
+    try:
+        found = decoded(value, "", "type")
+    except ConvertError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _request(row: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return what was sent, and its path with a dot at the end."""
+    found: dict[str, Any] = {}
+    path = ""
+    for key in _REQUESTS:
+        request = _object(row.get(key))
+        inner = _object(request.get("body"))
+        if request or inner:
+            found, path = {**found, **request, **inner}, path or f"{key}."
+    messages = decoded(row.get("messages"), "messages", "type")
+    if isinstance(messages, list) and messages:
+        found, path = {**found, **row, "messages": messages}, ""
+    elif isinstance(messages, dict):
+        found |= messages
+    if "tools" not in found:
+        found |= {"tools": _object(row.get("model_parameters")).get("tools")}
+    if not found.get("messages") and not found.get("prompt"):
+        raise ConvertError("no messages that were sent", path=path or None, rule="no-request")
+    return found, path
+
+
+def _answers(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """Return the messages that came back, whole ones, and their path."""
+    if "choices" in row:
+        return _choices(row["choices"]), "choices"
+    for key in _RESPONSES:
+        if not row.get(key):
+            continue
+        response = row[key]
+        if isinstance(response, str) and response.lstrip().startswith(("data:", "event:")):
+            raise ConvertError("the chunks of a stream", path=key, rule="streamed")
+        if isinstance(response, str) and response.lstrip()[:1] not in {"{", "["}:
+            return [{"role": "assistant", "content": response}], key
+        response = decoded(response, key, "type")
+        if isinstance(response, list):
+            _check_chunks(response, key)
+        response = as_object(response, key)
+        inner = response.get("body", response.get("message", response))
+        if inner is not response:
+            response = as_object(decoded(inner, key, "type"), key)
+        return _whole(response, key), key
+    raise ConvertError("no answer was logged", rule="no-answer")
+
+
+def _check_chunks(values: list[Any], path: str) -> None:
+    for value in values:
+        if isinstance(value, dict) and (value.get("object") or value.get("type")) in _CHUNKS:
+            raise ConvertError("the chunks of a stream", path=path, rule="streamed")
+
+
+def _whole(response: dict[str, Any], path: str) -> list[dict[str, Any]]:
+    _check_chunks([response], path)
+    if "choices" in response:
+        return _choices(response["choices"])
+    if isinstance(response.get("completion"), str):
+        return [
+            {
+                "role": "assistant",
+                "content": response["completion"],
+                "reasoning": response.get("reasoning"),
+            }
+        ]
+    if response.get("role") != "assistant":
+        raise ConvertError("no answer in a known form", path=path, rule="no-answer")
+    _check_end(response.get("stop_reason"), path)
+    return [response]
+
+
+def _choices(values: Any) -> list[dict[str, Any]]:
+    answers = []
+    for number, item in enumerate(values if isinstance(values, list) else ()):
+        path = f"choices[{number}]"
+        choice = as_object(item, path)
+        if "delta" in choice and "message" not in choice:
+            raise ConvertError("the chunks of a stream", path=path, rule="streamed")
+        _check_end(choice.get("finish_reason"), path)
+        answers.append(as_object(choice.get("message"), f"{path}.message"))
+    if not answers:
+        raise ConvertError("no choices", path="choices", rule="no-answer")
+    return answers
+
+
+def _check_end(reason: Any, path: str) -> None:
+    if isinstance(reason, str) and reason in _CUT:
+        raise LeftOut("an answer that was cut off", path=path, rule="answer-cut")
+
+
+def _read_request(
+    request: dict[str, Any], source: Detection, path: str
+) -> tuple[list[Message], Calls, list[Tool]]:
+    tools = read_tools(request.get("tools") or request.get("functions"), f"{path}tools")
+    if not request.get("messages"):
+        prompt = request["prompt"]
+        if isinstance(prompt, str):
+            return [UserMessage(content=prompt)], Calls(), tools
+        request = {**request, "messages": prompt}
+    if request.get("system") or anthropic.recognise([request], {}):
+        messages, calls = anthropic.read_request(request, source, path)
+        return messages, calls, tools
+    messages, calls = [], Calls()
+    openai.add_messages(messages, request["messages"], calls, f"{path}messages", source.roles)
+    return messages, calls, tools
+
+
+def _add_answer(messages: list[Message], answer: dict[str, Any], calls: Calls, path: str) -> None:
+    blocks = answer["content"] if isinstance(answer.get("content"), list) else []
+    used = any(isinstance(block, dict) and block.get("type") == "tool_use" for block in blocks)
+    if used or answer.get("type") == "message":
+        anthropic.add_answer(messages, answer, calls, path)
+    else:
+        messages.append(openai.read_answer(answer, calls, path))
