@@ -63,7 +63,7 @@ def test_a_long_first_message_does_not_hide_the_language_of_the_answers():
 
 
 def test_an_unknown_language_is_a_fault_of_the_recipe():
-    with pytest.raises(UsageError, match="data.clean.languages: french: no language") as caught:
+    with pytest.raises(UsageError, match=r"data.clean.languages: french: no language") as caught:
         Filters(Clean(languages=["french"]))
     assert caught.value.hint
 
