@@ -116,7 +116,8 @@ def _open_inputs(inputs: tuple[str, ...], output: str, *, tree: bool) -> Iterato
         for file in find_files(Path(text), tree=tree)[0]:
             if output != "-" and file.path.resolve() == Path(output).resolve():
                 raise UsageError(f"{file.path}: is input and output", hint="name another file")
-            yield file.name if tree else str(file.path), open(file.path, "rb")  # noqa: SIM115 (the reader closes it)
+            place = file.name if tree or file.member else str(file.path)
+            yield place, file.open()
 
 
 def _size(inputs: tuple[str, ...], *, tree: bool) -> int | None:
@@ -126,7 +127,7 @@ def _size(inputs: tuple[str, ...], *, tree: bool) -> int | None:
     if "-" in inputs:
         return None
     files = [file for text in inputs for file in find_files(Path(text), tree=tree)[0]]
-    return sum(file.path.stat().st_size for file in files)
+    return sum(file.size() for file in files)
 
 
 def _open_output(output: str) -> AbstractContextManager[Any]:

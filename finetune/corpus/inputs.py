@@ -9,7 +9,7 @@ from finetune import __version__
 from finetune.corpus.sources import SourceFile, find_files
 from finetune.corpus.split import Side
 from finetune.errors import DataError
-from finetune.files import digest, slug
+from finetune.files import slug
 from finetune.methods import METHODS
 from finetune.recipe import Recipe, Source
 
@@ -40,7 +40,7 @@ class Input(NamedTuple):
             DataError: It changed, so that nobody knows what was read.
         """
         file = self.files[number]
-        if not file.path.is_file() or digest(file.path) != self.digests[number]:
+        if file.digest() != self.digests[number]:
             raise DataError(
                 "changed while it was read",
                 file=file.name,
@@ -60,8 +60,9 @@ def find_inputs(recipe: Recipe) -> list[Input]:
         wanted = [(source, Side.VALIDATION) for source in validation] + wanted
     inputs: list[Input] = []
     for source, side in wanted:
-        files, left_out = find_files(source.path, tree=source.format == "code")
-        digests = [digest(file.path) for file in files]
+        tree = source.format == "code"
+        files, left_out = find_files(source.path, split=source.split, tree=tree)
+        digests = [str(file.digest()) for file in files]
         name = _free_name(source.path, {one.name for one in inputs})
         inputs.append(Input(name, source, side, files, digests, left_out))
     return inputs
@@ -102,7 +103,7 @@ def describe(recipe: Recipe, inputs: list[Input], target: str) -> dict[str, Any]
                 **one.source.model_dump(mode="json", exclude={"path"}),
                 **_describe_windows(one.source, recipe.model),
                 "files": [
-                    {"name": file.name, "bytes": file.path.stat().st_size, "sha256": sha256}
+                    {"name": file.name, "bytes": file.size(), "sha256": sha256}
                     for file, sha256 in zip(one.files, one.digests, strict=True)
                 ],
             }

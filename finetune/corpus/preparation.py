@@ -67,7 +67,7 @@ def prepare(
     _remove_left_overs(folder)
     if _is_ready(target, identity):
         return Dataset.load(target)
-    size = sum(file.path.stat().st_size for one in inputs for file in one.files)
+    size = sum(file.size() for one in inputs for file in one.files)
     count = count_workers(size, workers)
     with _workspace(folder, target.name) as workspace:
         manifest = {"digest": identity, **facts}
@@ -213,7 +213,7 @@ class _Preparation:
                 Cutter(source.chunks, self._recipe.model),
             )
             for number, file in enumerate(one.files):
-                with open(file.path, "rb") as stream:
+                with file.open() as stream:
                     conversion = Conversion(
                         stream,
                         file.name,

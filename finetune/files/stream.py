@@ -12,6 +12,7 @@ import gzip
 import io
 import lzma
 import sys
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -103,6 +104,14 @@ _DECODERS: tuple[tuple[bytes, Callable[[_Counted], Any]], ...] = (
 )
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")  # of compressed files
 _CUT = ("truncated", "the compressed data end too early or are damaged")
+_UNREADABLE = (
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zstd.ZstdError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
 _TOO_MUCH = (
     "bomb",
     f"expands more than {MAX_EXPANSION}-fold, to more than {MAX_EXPANDED_BYTES:,} bytes",
@@ -113,17 +122,28 @@ class Pieces(io.RawIOBase):
     """What a file or decompressor gives, in whole pieces, also from a slow pipe.
 
     Args:
-        source: Has `read1`.
-        packed: Counts the bytes that `source` was decompressed from.
+        source: Has `read1`; a stream's damage is this one's.
+        packed: Its `size` tells how many bytes `source` was decompressed from so far.
+        end: Rule and fact of what is wrong with the file behind `source`.
+        most: Bytes asked for at once; what a damaged piece holds is lost.
 
     Attributes:
         packed: As it was given.
         damage: Rule and fact, once reading has met the end of what can be read.
     """
 
-    def __init__(self, source: Any, packed: _Counted | None = None) -> None:
+    def __init__(
+        self,
+        source: Any,
+        packed: Any = None,
+        *,
+        end: tuple[str, str] | None = None,
+        most: int = _BLOCK,
+    ) -> None:
+        self._most = most
         self._source = source
         self.packed = packed
+        self._end = end
         self._given = 0
         self.damage: tuple[str, str] | None = None
 
@@ -134,28 +154,31 @@ class Pieces(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer as far as there are data."""
         size = 0
+        while not self.damage and size < len(buffer):
+            data = self._read(min(len(buffer) - size, self._most))
+            if not data:
+                self.damage = self.damage or getattr(self._source, "damage", None) or self._end
+                break
+            buffer[size : size + len(data)] = data
+            size += len(data)
+            self._given += len(data)
+            most = MAX_EXPANSION * self.packed.size if self.packed else None
+            if most is not None and self._given > max(most, MAX_EXPANDED_BYTES):
+                self.damage = _TOO_MUCH
+        return size
+
+    def _read(self, size: int) -> bytes:
         try:
-            while (
-                not self.damage
-                and size < len(buffer)
-                and (data := self._source.read1(len(buffer) - size))
-            ):
-                buffer[size : size + len(data)] = data
-                size += len(data)
-                self._given += len(data)
-                if self.packed and self._given > MAX_EXPANDED_BYTES:
-                    self._weigh(self.packed.size)
-        except (EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError, zipfile.BadZipFile):
+            data: bytes = self._source.read1(size)
+        except _UNREADABLE:
             self.damage = _CUT
         except OSError as error:
             if error.errno is not None:  # the disk, not the data
                 raise
             self.damage = _CUT
-        return size
-
-    def _weigh(self, packed: int) -> None:
-        if self._given > MAX_EXPANSION * packed:
-            self.damage = _TOO_MUCH
+        else:
+            return data
+        return b""
 
 
 class Stream(io.BufferedReader):

@@ -16,6 +16,7 @@ ROWS = (
     _row("table", "quotes and line ends of a table follow RFC 4180"),
     _row("ragged-row", "a row of a table has as many cells as the header"),
     _row("duplicate-column", "each column of a table has its own name"),
+    _row("archive-member", "an archive holds plain files: no links, no `..`, no encryption"),
     _row("second-list", "a JSON document holds one list of rows, a workbook one sheet"),
     _row("formula", "the formulas of a sheet are saved with their values"),
     _row("tools-text", "declared tools that are a text are JSON"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.corpus.clean.words import fold, hash_sequences, hash_words, words_of
 from finetune.corpus.containers import open_container
-from finetune.corpus.sources import find_files
+from finetune.corpus.sources import SourceFile, find_files
 from finetune.errors import DataError
 from finetune.records import Record
 
@@ -58,7 +58,7 @@ class Contamination:
         found: dict[int, list[tuple[NDArray[np.uint64], NDArray[np.int32]]]] = {}
         for path in paths:
             for file in find_files(path)[0]:
-                for length, table in self._read(file.path, file.name).items():
+                for length, table in self._read(file).items():
                     found.setdefault(length, []).append(table)
         for length, tables in found.items():
             self._tables[length] = _merge(tables)
@@ -81,17 +81,16 @@ class Contamination:
                 items.append(int(owners[shared].min()))
         return self._places[min(items)] if items else None
 
-    def _read(
-        self, path: Path, name: str
-    ) -> dict[int, tuple[NDArray[np.uint64], NDArray[np.int32]]]:
+    def _read(self, file: SourceFile) -> dict[int, tuple[NDArray[np.uint64], NDArray[np.int32]]]:
         """Return the sequences of a file by their length, each once, with its first item."""
         import numpy as np
 
+        name = file.name
         hashes: dict[int, list[NDArray[np.uint64]]] = {}
         owners: dict[int, list[NDArray[np.int32]]] = {}
         counts = {"items": 0, "too_short": 0, "shared": 0}
         seen: set[bytes] = set()
-        with open(path, "rb") as stream:
+        with file.open() as stream:
             for row in open_container(stream, name).rows:
                 if row.fault is not None:
                     raise DataError(

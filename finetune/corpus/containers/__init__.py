@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from finetune.checks.report import Fault
@@ -189,12 +189,12 @@ def open_source(file: io.BufferedIOBase, place: str) -> Container:
     return Container("a source file", document.read_source(file, place))
 
 
-def is_text_file(path: Path) -> bool:
+def is_text_file(path: PurePath) -> bool:
     """Tell by its name whether a file is a document, which a folder of data may have beside it."""
     return path.suffix.lower() in TEXTS
 
 
-def is_data_file(path: Path) -> bool:
+def is_data_file(path: PurePath) -> bool:
     """Tell by its name whether a file of a folder is taken for data."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes and suffixes[-1] in COMPRESSIONS:

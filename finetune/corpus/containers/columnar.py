@@ -50,7 +50,7 @@ def read_parquet(file: IO[bytes]) -> Iterator[Row]:
     for group in range(table.num_row_groups):
         batches = table.iter_batches(_ROWS, row_groups=[group], use_threads=False)
         rows = table.metadata.row_group(group).num_rows
-        yield from _Rows(pyarrow, schema).read(batches, first, first + rows)
+        yield from _Batches(pyarrow, schema).read(batches, first, first + rows)
         first += rows
 
 
@@ -70,7 +70,7 @@ def read_arrow(file: IO[bytes]) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError, ValueError):
         raise DataError(_DAMAGED, rule="truncated") from None
     batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
-    yield from _Rows(pyarrow, reader.schema).read(batches)
+    yield from _Batches(pyarrow, reader.schema).read(batches)
 
 
 def read_arrow_stream(file: IO[bytes]) -> Iterator[Row]:
@@ -86,7 +86,7 @@ def read_arrow_stream(file: IO[bytes]) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError, ValueError):
         raise DataError(_DAMAGED, rule="truncated") from None
     row = Row(0, None)
-    for row in _Rows(pyarrow, reader.schema).read(reader):
+    for row in _Batches(pyarrow, reader.schema).read(reader):
         yield row
     if not watched.last.endswith(_END) and not row.fault:
         yield Row(row.line + 1, None, Fault("truncated", "", _DAMAGED))
@@ -116,7 +116,7 @@ def _import_pyarrow() -> Any:
     return pa
 
 
-class _Rows:
+class _Batches:
     """Makes rows of record batches.
 
     Args:
@@ -126,8 +126,7 @@ class _Rows:
 
     def __init__(self, pyarrow: Any, schema: Any) -> None:
         self._pyarrow = pyarrow
-        self._turns = _find_turns(schema)
-        self._has_floats = "float" in str(schema) or "double" in str(schema)
+        self._rows = Rows(_find_features(schema))
         # Their nanoseconds are more than Python's dates hold.
         self._times = [
             number for number, field in enumerate(schema) if pyarrow.types.is_timestamp(field.type)
@@ -175,16 +174,35 @@ class _Rows:
                 yield from self._make(batch.slice(index, 1), number + index)
             return
         for line, value in enumerate(values, number):
-            yield self._row(line, value, large=large)
+            yield self._rows.make(line, value, large=large)
 
-    def _row(self, line: int, value: dict[str, Any], *, large: bool) -> Row:
+
+class Rows:
+    """Makes rows of the plain values of a columnar format.
+
+    Args:
+        features: Column → its feature, as the Hugging Face libraries describe it.
+    """
+
+    def __init__(self, features: dict[str, Any]) -> None:
+        found = {name: _find_turn(feature) for name, feature in features.items()}
+        self._turns = {name: turn for name, turn in found.items() if turn}
+
+    def make(self, line: int, value: dict[str, Any], *, large: bool = True) -> Row:
+        """Return a row.
+
+        Args:
+            line: Its number.
+            value: Column → value.
+            large: It may be longer than a row may be.
+        """
         try:
             for key, turn in self._turns.items():
                 value[key] = turn(value[key])
             row = _drop_nulls(msgspec.to_builtins(value))
-        except (IndexError, TypeError, ValueError, msgspec.DecodeError, RecursionError):
+        except (KeyError, IndexError, TypeError, ValueError, RecursionError, msgspec.DecodeError):
             return Row(line, None, Fault("type", "", "a value that its feature does not allow"))
-        if self._has_floats and not _is_finite(row):
+        if not _is_finite(row):
             return Row(line, None, Fault("nan", "", "NaN or Infinity"))
         if large and (size := len(msgspec.json.encode(row))) > MAX_LINE_BYTES:
             return too_long(line, size, MAX_LINE_BYTES)
@@ -205,15 +223,12 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _find_turns(schema: Any) -> dict[str, Turn]:
-    """Return the columns whose values stand for others, as the Hugging Face libraries note them."""
-    turns: dict[str, Turn] = {}
+def _find_features(schema: Any) -> dict[str, Any]:
+    """Return what the Hugging Face libraries note about the columns in a schema."""
     with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
-        noted = msgspec.json.decode((schema.metadata or {})[b"huggingface"])
-        for name, feature in noted["info"]["features"].items():
-            if name in schema.names and (turn := _find_turn(feature)):
-                turns[name] = turn
-    return turns
+        noted = msgspec.json.decode((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in noted.items() if name in schema.names}
+    return {}
 
 
 def _find_turn(feature: Any) -> Turn | None:
