@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 Places = Iterator[tuple[int, int]]
 
@@ -94,102 +93,102 @@ _MONTHS = (
     r"grudnia|janeiro|fevereiro|março|maio|junho|julho|setembro|outubro|dezembro"
 )
 _BORN = re.compile(
-    r"(?i)\b(?:né(?:\(e\)|e|·e)?|ne\(e\)|date de naissance|geboren|geb\.|geburtsdatum|geburtstag|"
-    r"born|date of birth|birth ?date|d\.?o\.?b\b|nacid[oa]|fecha de nacimiento|nat[oa] il|nata|"
-    r"nato|data di nascita|geboortedatum|urodzon[ya]|data urodzenia|nascid[oa]|"
-    r"data de nascimento|nacimiento|naissance)"
+    r"(?i)\b(?:né(?:\(e\)|e|·e)?|ne\(e\)|naissance|geboren|geb\.|geburtsdatum|geburtstag|"
+    r"born|birth|birth ?date|d\.?o\.?b\b|nacid[oa]|nacimiento|nat[oa]|nascita|geboortedatum|"
+    r"urodzon[ya]|urodzenia|nascid[oa]|nascimento)(?P<gap>[^\n\d!?;]{0,24})\Z"
+)
+_STEMS = (
+    "né",
+    "ne(",
+    "naiss",
+    "geb",
+    "bor",
+    "birth",
+    "dob",
+    "d.o.b",
+    "nac",
+    "nat",
+    "nasc",
+    "urodz",
 )
 _DATE = re.compile(
-    r"(?i)(?:\d{1,2}([./\-  ])\d{1,2}\1((?:19|20)\d\d|\d\d)|((?:19|20)\d\d)-\d\d-\d\d|"
-    rf"\d{{1,2}}(?:er|\.|º|st|nd|rd|th)?(?: de)? (?:{_MONTHS})(?: de)? ((?:19|20)\d\d)|"
-    rf"(?:{_MONTHS}) \d{{1,2}}(?:st|nd|rd|th)?,? ((?:19|20)\d\d))(?!\d)"
+    r"(?i)\d(?<!\w\d)\d?(?:([./\-  ])\d{1,2}\1((?:19|20)\d\d|\d\d)|"
+    rf"(?:er|\.|º|st|nd|rd|th)?(?: de)? (?:{_MONTHS})(?: de)? ((?:19|20)\d\d)|"
+    r"(?:st|nd|rd|th)?,? ((?:19|20)\d\d))(?!\d)|(?:19|20)\d\d-\d\d-\d\d(?!\d)"
 )
+_MONTH_FIRST = re.compile(rf"(?i)(?<!\w)(?:{_MONTHS}) \Z")
 
 
 def find_births(text: str) -> Places:
     """Yield dates that follow a word for birth; the year 1900 stands for nobody's."""
-    for word in _BORN.finditer(text):
-        match = _DATE.search(text, word.end(), word.end() + 48)
-        if match and "1900" not in match.groups():
-            between = text[word.end() : match.start()]
-            if len(between) <= 24 and not re.search(r"[\n.!?;]\s", between):
-                yield match.span()
-
-
-class _Form(NamedTuple):
-    gate: re.Pattern[str]  # a word that such an address has
-    whole: re.Pattern[str]  # searched around that word only
-    before: int
+    for match in _DATE.finditer(text):
+        start = match.start()
+        before = text[max(0, start - 48) : start].lower()
+        if not any(stem in before for stem in _STEMS) or "1900" in match[0]:
+            continue
+        month = _MONTH_FIRST.search(text, max(0, start - 16), start)
+        born = _BORN.search(text, max(0, start - 48), start)
+        if match[4] and not month:  # `born 12, 1985` is no date
+            continue
+        if born and not re.search(r"(?<!geb)\.\s", born["gap"]):
+            yield (month.start() if month and match[4] else start), match.end()
 
 
 _NAME = r"[^\W\d_][^\W\d_'’.\-]*(?:[ '’\-.]{1,2}[^\W\d_]+){0,6}"
-_CITY = r"[^\W\d_]+(?:[ '’\-][A-ZÉÈÀÂÎÔÄÖÜ][^\W\d_]+){0,3}"
 _BREAK = r"(?:,[ \n]?|[ \n])(?:-[ ])?"
 _NUMBER = r"\d{1,4}(?:[ -]?(?:bis|ter|[a-zA-Z]))?"
-_FIVE = r"(?!00000)\d{5}"
-_RUE = (
-    r"rue|avenue|av\.|boulevard|bd|place|chemin|allée|impasse|route|quai|cours|square|passage|"
-    r"faubourg|sentier|villa|résidence"
+_POSTCODE = re.compile(  # 75002 · 1015 CJ · the end of NW1 6XE
+    r"\d(?:(?<!\d\d)(?:\d{4}(?!\d)|\d{3} ?[A-Z]{2}\b)|[A-Z\d]? \d[A-Z]{2}\b)"
 )
-_FORMS = [
-    _Form(  # 12 bis, rue de la Paix, 75002 Paris
-        re.compile(rf"(?i)\b(?:{_RUE})\b"),
-        re.compile(rf"(?<!\w){_NUMBER},? (?i:{_RUE}) {_NAME}{_BREAK}(?:F-)?{_FIVE} {_CITY}"),
-        12,
+_CITY = re.compile(r" [^\W\d_]+(?:[ '’\-][A-ZÉÈÀÂÎÔÄÖÜ][^\W\d_]+){0,3}")
+# What stands before a postcode, up to it.
+_BEFORE_FIVE = [
+    re.compile(  # 12 bis, rue de la Paix, 75002 Paris
+        rf"(?<!\w){_NUMBER},? (?i:rue|avenue|av\.|boulevard|bd|place|chemin|allée|impasse|route|"
+        rf"quai|cours|square|passage|faubourg|sentier|villa|résidence) {_NAME}{_BREAK}(?:F-)?\Z"
     ),
-    _Form(  # Musterstraße 12a, 10115 Berlin
-        re.compile(
-            r"(?i)(?:straße|strasse|str\.|weg|platz|allee|gasse|ring|damm|ufer|markt)(?= \d)"
-        ),
-        re.compile(
-            r"(?<!\w)(?:[A-ZÄÖÜ][\w\-]* ){0,2}[A-ZÄÖÜ]?[\w\-]*"
-            r"(?i:straße|strasse|str\.|weg|platz|allee|gasse|ring|damm|ufer|markt)"
-            rf" {_NUMBER}{_BREAK}(?:D-|A-|CH-)?"
-            rf"{_FIVE} {_CITY}"
-        ),
-        40,
+    re.compile(  # Musterstraße 12a, 10115 Berlin
+        r"(?<!\w)(?:[A-ZÄÖÜ][\w\-]* ){0,2}[A-ZÄÖÜ]?[\w\-]{0,40}"
+        r"(?:(?i:straße|strasse|str\.|weg|platz|allee|gasse|ring|damm|ufer|markt))"
+        rf" {_NUMBER}{_BREAK}(?:D-|A-|CH-)?\Z"
     ),
-    _Form(  # Calle de Alcalá 45, 28014 Madrid
-        re.compile(r"(?i)\b(?:calle|c/|avenida|avda\.?|plaza|paseo|ronda|camino)\b|C/"),
-        re.compile(
-            r"(?i:calle|c/|avenida|avda\.?|plaza|paseo|ronda|camino) ?"
-            rf"{_NAME},? (?:n\.?º ?)?{_NUMBER}{_BREAK}(?:[^\n\d]{{0,10}}{_BREAK})?{_FIVE} {_CITY}"
-        ),
-        0,
-    ),
-    _Form(  # Via Roma 12, 00184 Roma
-        re.compile(r"(?i)\b(?:via|viale|piazza|corso|largo|vicolo)\b"),
-        re.compile(
-            rf"(?i:via|viale|piazza|corso|largo|vicolo) {_NAME},? {_NUMBER}{_BREAK}{_FIVE} {_CITY}"
-        ),
-        0,
-    ),
-    _Form(  # Keizersgracht 123, 1015 CJ Amsterdam
-        re.compile(r"(?i)(?:straat|weg|laan|plein|gracht|kade|singel|dijk)(?= \d)"),
-        re.compile(
-            rf"(?<!\w)[^\W\d_][\w.\-]* {_NUMBER}{_BREAK}(?!0000)\d{{4}} ?[A-Z]{{2}} {_CITY}"
-        ),
-        40,
-    ),
-    _Form(  # 221B Baker Street, London NW1 6XE
-        re.compile(r"(?i)\b(?:street|road|avenue|lane|drive|close|court|gardens|terrace|way)\b"),
-        re.compile(
-            rf"(?<!\w){_NUMBER} {_NAME},?[ \n](?:[^\W\d_][^\d\n,]{{1,30}},?[ \n])?"
-            r"(?!ZZ99)[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b"
-        ),
-        48,
+    re.compile(  # Calle de Alcalá 45, 28014 Madrid · Via Roma 12, 00184 Roma
+        r"(?<!\w)(?i:calle|c/|avenida|avda\.?|plaza|paseo|ronda|camino|via|viale|piazza|corso|largo|"
+        rf"vicolo) ?{_NAME},? (?:n\.?º ?)?{_NUMBER}{_BREAK}(?:[^\n\d]{{0,10}}{_BREAK})?\Z"
     ),
 ]
+_BEFORE_NL = re.compile(  # Keizersgracht 123, 1015 CJ Amsterdam
+    r"(?<!\w)[^\W\d_][\w.\-]{0,40}(?:straat|weg|laan|plein|gracht|kade|singel|dijk)"
+    rf" {_NUMBER}{_BREAK}\Z"
+)
+_BEFORE_GB = re.compile(  # 221B Baker Street, London NW1 6XE
+    rf"(?<!\w){_NUMBER} (?P<street>{_NAME}),?[ \n](?:[^\W\d_][^\d\n,]{{1,30}},?[ \n])?"
+    r"(?!ZZ)[A-Z]{1,2}\Z"
+)
+_STREET = re.compile(
+    r"(?i)\b(?:street|road|avenue|lane|drive|close|court|gardens|terrace|way|st|rd|ave)\b"
+)
 
 
 def find_addresses(text: str) -> Places:
     """Yield postal addresses whose street, number, postcode and city follow each other."""
-    for form in _FORMS:
-        end = 0
-        for word in form.gate.finditer(text):
-            start = max(end, word.start() - form.before)
-            # The match must hold the word that was found, not only stand near it.
-            match = form.whole.search(text, start, word.end() + 110)
-            if match and match.start() <= word.start() < match.end():
-                end = match.end()
-                yield match.span()
+    last = 0
+    for postcode in _POSTCODE.finditer(text):
+        place, code = postcode.start(), postcode[0]
+        start = max(last, place - 100)
+        last = postcode.end()
+        if code[-1].isdigit():
+            patterns = _BEFORE_FIVE if code != "00000" else []
+        elif code[:4].isdigit():
+            patterns = [_BEFORE_NL] if code[:4] != "0000" else []
+        else:
+            patterns = [_BEFORE_GB]
+        head = next((m for one in patterns if (m := one.search(text, start, place))), None)
+        if head is None:
+            continue
+        if patterns[0] is _BEFORE_GB:
+            if _STREET.search(head[0]):
+                yield head.start(), last
+        elif city := _CITY.match(text, last):
+            last = city.end()
+            yield head.start(), last

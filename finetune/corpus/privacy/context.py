@@ -6,6 +6,7 @@ its checksum do not settle that, the nearest word that says something does.
 
 from __future__ import annotations
 
+import functools
 import re
 
 _BEFORE = 96  # characters looked at before a number
@@ -71,11 +72,18 @@ def topics_after(text: str, end: int) -> set[str]:
     return {topic for word in words if (topic := _topic(word))}
 
 
+def topics_of(text: str) -> set[str]:
+    """Return what detectors may need that a text has: the topics of its words, or nothing."""
+    topics = {_topic(word) for word in _WORD.findall(text)}
+    return {topic for topic in topics if topic} | {"nothing", "no-order"}
+
+
 def mentions_orders(text: str) -> bool:
     """Tell whether a text is about orders, invoices or parcels anywhere."""
     return any(_topic(word) == "order" for word in _WORD.findall(text))
 
 
+@functools.lru_cache(maxsize=2**15)
 def _topic(word: str) -> str | None:
     lower = word.lower()
     for length in _LENGTHS:

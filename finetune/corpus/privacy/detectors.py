@@ -6,6 +6,7 @@ patterns take linear time. Most texts are settled by one look for digits and @.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from finetune.corpus.privacy.contacts import (
     find_ipv4,
     find_ipv6,
 )
-from finetune.corpus.privacy.context import mentions_orders, topic_before, topics_after
+from finetune.corpus.privacy.context import mentions_orders, topic_before, topics_after, topics_of
 from finetune.corpus.privacy.credentials import find_secrets
 from finetune.corpus.privacy.phones import find_phones
 
@@ -67,49 +68,53 @@ def _is_vat(number: str) -> bool:
 
 
 _S = r"[ .\-/\u00a0\u202f\u2011]?"  # one separator at most
-_END = r"(?!\w|[.\-/]\d)"
 
 
 def _digits(count: int) -> str:
     return rf"\d(?:{_S}\d){{{count - 1}}}"
 
 
-def _shape(pattern: str) -> re.Pattern[str]:
-    return re.compile(rf"(?i)(?<![\w+])(?<!\d[.\-/])(?:{pattern}){_END}")
+def _shape(first: str, rest: str) -> re.Pattern[str]:
+    """Return a pattern that begins with one character, so that it is looked for fast."""
+    return re.compile(
+        rf"{first}(?<![\w+]{first})(?<!\d[.\-/]{first})(?:{rest})(?!\w|[.\-/]\d)", re.ASCII
+    )
 
 
+# Matched against text in upper case.
 NUMBERS: tuple[Detector, ...] = (
-    Detector("nir", _shape(rf"[123478](?:{_S}\d){{4}}{_S}(?:\d{_S}\d|2[AB])(?:{_S}\d){{8}}"),
+    Detector("nir", _shape(r"[123478]", rf"(?:{_S}\d){{4}}{_S}(?:\d{_S}\d|2[AB])(?:{_S}\d){{8}}"),
              numbers.is_nir, "no-order"),
     Detector("codice_fiscale",
-             _shape(r"[A-Z]{3} ?[A-Z]{3} ?[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2} ?[A-Z]"
+             _shape("[A-Z]", r"[A-Z]{2} ?[A-Z]{3} ?[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2} ?[A-Z]"
                     r"[0-9LMNP-V]{3}[A-Z]"), _stdnum("it.codicefiscale")),
-    Detector("vat", _shape(rf"(?:FR ?[0-9A-Z]{{2}}{_S}{_digits(9)}|(?:DE|PT|GB) ?{_digits(9)}|"
-                           rf"ES ?[0-9A-Z]{_S}\d{{7}}{_S}[0-9A-Z]|IT ?{_digits(11)}|"
-                           rf"NL ?{_digits(9)}{_S}B{_S}\d\d|PL ?{_digits(10)}|"
-                           rf"BE ?[01]{_S}{_digits(9)}|ATU\d{{8}}|LU ?\d{{8}}|"
-                           rf"IE\d[0-9A-Z]\d{{5}}[A-Z]{{1,2}})"), _is_vat,
+    Detector("vat", _shape("[ABDEFGILNP]",
+                           rf"(?<=F)R ?[0-9A-Z]{{2}}{_S}{_digits(9)}|(?:(?<=D)E|(?<=P)T|(?<=G)B) ?"
+                           rf"{_digits(9)}|(?<=E)S ?[0-9A-Z]{_S}\d{{7}}{_S}[0-9A-Z]|"
+                           rf"(?<=I)T ?{_digits(11)}|(?<=N)L ?{_digits(9)}{_S}B{_S}\d\d|"
+                           rf"(?<=P)L ?{_digits(10)}|(?<=B)E ?[01]{_S}{_digits(9)}|(?<=A)TU\d{{8}}|"
+                           rf"(?<=L)U ?\d{{8}}|(?<=I)E\d[0-9A-Z]\d{{5}}[A-Z]{{1,2}}"), _is_vat,
              "no-order"),
-    Detector("siret", _shape(r"\d{3}([ .\u00a0\u202f])\d{3}\1\d{3}\1\d{5}"), numbers.is_siret,
-             "no-order"),
-    Detector("siret", _shape(_digits(14)), numbers.is_siret, "siren"),
-    Detector("siren", _shape(_digits(9)), numbers.is_luhn, "siren"),
-    Detector("dni", _shape(rf"\d{{2}}{_S}\d{{3}}{_S}\d{{3}}{_S}[A-HJ-NP-TV-Z]"), _stdnum("es.dni"),
-             "no-order"),
-    Detector("nie", _shape(rf"[XYZ]{_S}\d{{7}}{_S}[A-HJ-NP-TV-Z]"), _stdnum("es.nie")),
-    Detector("rijksregister",
-             _shape(r"\d\d[. ]?[0-1]\d[. ]?[0-3]\d[- ]?\d{3}[. ]?\d\d"),
+    Detector("siret", _shape(r"\d", r"\d\d([ .\u00a0\u202f])\d{3}\1\d{3}\1\d{5}"),
+             numbers.is_siret, "no-order"),
+    Detector("siret", _shape(r"\d", rf"(?:{_S}\d){{13}}"), numbers.is_siret, "siren"),
+    Detector("siren", _shape(r"\d", rf"(?:{_S}\d){{8}}"), numbers.is_luhn, "siren"),
+    Detector("dni", _shape(r"\d", rf"\d{_S}\d{{3}}{_S}\d{{3}}{_S}[A-HJ-NP-TV-Z]"),
+             _stdnum("es.dni"), "no-order"),
+    Detector("nie", _shape(r"[XYZ]", rf"{_S}\d{{7}}{_S}[A-HJ-NP-TV-Z]"), _stdnum("es.nie")),
+    Detector("rijksregister", _shape(r"\d", r"\d[. ]?[0-1]\d[. ]?[0-3]\d[- ]?\d{3}[. ]?\d\d"),
              _stdnum("be.nn"), "no-order"),
-    Detector("idnr", _shape(r"\d\d([ \u00a0\u202f])\d{3}\1\d{3}\1\d{3}"), _stdnum("de.idnr"),
+    Detector("idnr", _shape(r"\d", r"\d([ \u00a0\u202f])\d{3}\1\d{3}\1\d{3}"), _stdnum("de.idnr"),
              "no-order"),
-    Detector("idnr", _shape(_digits(11)), _stdnum("de.idnr"), "idnr"),
-    Detector("pesel", _shape(_digits(11)), _stdnum("pl.pesel"), "pesel"),
-    Detector("iva", _shape(r"\d{11}"), _stdnum("it.iva"), "iva"),
-    Detector("bsn", _shape(_digits(9)), _stdnum("nl.bsn"), "bsn"),
-    Detector("nif", _shape(_digits(9)), _stdnum("pt.nif"), "nif"),
-    Detector("cc", _shape(rf"\d{{8}}{_S}\d{_S}[A-Z]{{2}}\d"), _stdnum("pt.cc")),
-    Detector("nhs", _shape(_digits(10)), _stdnum("gb.nhs"), "nhs"),
-    Detector("nino", _shape(r"[A-Z]{2} ?\d\d ?\d\d ?\d\d ?[A-D]"), numbers.is_nino, "no-order"),
+    Detector("idnr", _shape(r"\d", rf"(?:{_S}\d){{10}}"), _stdnum("de.idnr"), "idnr"),
+    Detector("pesel", _shape(r"\d", rf"(?:{_S}\d){{10}}"), _stdnum("pl.pesel"), "pesel"),
+    Detector("iva", _shape(r"\d", r"\d{10}"), _stdnum("it.iva"), "iva"),
+    Detector("bsn", _shape(r"\d", rf"(?:{_S}\d){{8}}"), _stdnum("nl.bsn"), "bsn"),
+    Detector("nif", _shape(r"\d", rf"(?:{_S}\d){{8}}"), _stdnum("pt.nif"), "nif"),
+    Detector("cc", _shape(r"\d", rf"\d{{7}}{_S}\d{_S}[A-Z]{{2}}\d"), _stdnum("pt.cc")),
+    Detector("nhs", _shape(r"\d", rf"(?:{_S}\d){{9}}"), _stdnum("gb.nhs"), "nhs"),
+    Detector("nino", _shape(r"[A-Z]", r"[A-Z] ?\d\d ?\d\d ?\d\d ?[A-D]"), numbers.is_nino,
+             "no-order"),
 )  # fmt: skip
 
 ANYWHERE: tuple[tuple[str, Callable[[str], Iterator[tuple[int, int]]]], ...] = (
@@ -121,11 +126,12 @@ ANYWHERE: tuple[tuple[str, Callable[[str], Iterator[tuple[int, int]]]], ...] = (
     ("ip", find_ipv4),
     ("ip", find_ipv6),
 )
+_UPPER = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _ANY = re.compile(r"[0-9@]")
 # Six digits in one breath, a letter between two at most: every number of NUMBERS has them.
 _RUN = re.compile(r"\d(?:[ .\-/\u00a0\u202f\u2011()]{0,3}[A-Za-z]?\d){5,}")
 _AROUND = 24  # characters around them that may belong to the number
-_IBAN = re.compile(r"(?i)[A-Z]{2}(?<![\w][A-Z]{2})\d\d(?=[ .\-\u00a0\u202f]?[A-Z0-9]{2})")
+_IBAN = re.compile(r"[A-Z](?<!\w[A-Z])[A-Z]\d\d(?=[ .\-\u00a0\u202f]?[A-Z0-9]{2})")
 _CARD = re.compile(
     r"[2-6]\d{3}(?<![\w]\d{4})(?<!\d[ .\-]\d{4})(?:[ .\-\u00a0\u202f\u2011]?\d){9,15}"
 )
@@ -143,23 +149,29 @@ def find(text: str) -> list[Span]:
         return []
     spans: list[Span] = []
     for span in _candidates(text):
-        if all(span.end <= one.start or span.start >= one.end for one in _near(spans, span)):
-            spans.append(span)
-    return sorted(spans)
+        at = bisect.bisect(spans, span)
+        free = at == 0 or spans[at - 1].end <= span.start
+        if free and (at == len(spans) or spans[at].start >= span.end):
+            spans.insert(at, span)
+    return spans
 
 
 def is_found(text: str) -> bool:
-    """Tell whether a detector takes the whole of a text for personal data in any context."""
-    if find(text) or find(f"tel {text}"):
+    """Tell whether the whole of a text is a number that has its checksum, in any context."""
+    number, upper = numbers.compact(text), to_upper(text)
+    if any(d.pattern.fullmatch(upper) and d.check(number) for d in NUMBERS):
         return True
-    number = numbers.compact(text)
-    return any(d.pattern.fullmatch(text) and d.check(number) for d in NUMBERS) or (
-        number.isdecimal() and len(number) > 12 and numbers.is_card(number)
-    )
+    if numbers.is_iban(number) or (
+        len(number) > 12 and number.isdecimal() and numbers.is_card(number)
+    ):
+        return True
+    return next(find_phones(f"tel {text}", 4, 4 + len(text)), None) is not None
 
 
-def _near(spans: list[Span], span: Span) -> list[Span]:
-    return spans if len(spans) < 64 else [s for s in spans if s.end > span.start]
+def to_upper(text: str) -> str:
+    """Return `text` in upper case, each character where it was."""
+    upper = text.upper()
+    return upper if len(upper) == len(text) else text.translate(_UPPER)
 
 
 def _candidates(text: str) -> Iterator[Span]:
@@ -168,11 +180,15 @@ def _candidates(text: str) -> Iterator[Span]:
         for start, end in find_places(text):
             yield Span(start, end, kind)
     windows = list(_windows(text))
+    if not windows:
+        return
+    upper, topics = to_upper(text), topics_of(text)
     for start, end in windows:
-        yield from _find_ibans(text, start, end)
+        yield from _find_ibans(upper, start, end)
     for detector in NUMBERS:
-        for start, end in windows:
-            yield from _find_numbers(text, detector, start, end)
+        if detector.needs in topics:
+            for start, end in windows:
+                yield from _find_numbers(upper, detector, start, end)
     for start, end in windows:
         yield from _find_cards(text, start, end)
         for phone in find_phones(text, start, end):

@@ -16,6 +16,8 @@ _LETTERS = str.maketrans(
     {"ß": "ss", "ø": "o", "ł": "l", "æ": "ae", "œ": "oe", "đ": "d", "ð": "d", "þ": "th", "ı": "i",
      "’": "'", "ʼ": "'", "‐": "-", "‑": "-", "\u00a0": " ", "\u202f": " "}
 )  # fmt: skip
+_TO_FOLD = re.compile(f"[{''.join(map(chr, _LETTERS))}]")
+_COMBINING = re.compile("[\u0300-\u036f]+")
 _NAME = re.compile(r"[^\W\d_](?:[^\W\d_]|['’.\-‑])*(?:,? [^\W\d_](?:[^\W\d_]|['’.\-‑])*){0,6}")
 _WORD = re.compile(r"[^\W\d_]+")
 _RUN = re.compile(r"\d(?:[ .\-/\u00a0\u202f()]{0,3}\d)+")
@@ -73,8 +75,10 @@ def fold(text: str) -> str:
     """Return `text` in lower case and without accents; its length may differ."""
     if text.isascii():
         return text.lower()
-    plain = unicodedata.normalize("NFD", text.lower().translate(_LETTERS))
-    return "".join(letter for letter in plain if not unicodedata.combining(letter))
+    lower = text.lower()
+    if _TO_FOLD.search(lower):
+        lower = lower.translate(_LETTERS)
+    return _COMBINING.sub("", unicodedata.normalize("NFD", lower))
 
 
 def fold_places(text: str) -> tuple[str, list[int] | None]:

@@ -102,6 +102,9 @@ def find_ausweise(text: str) -> Iterator[tuple[int, int]]:
 
     They follow a word that says so, and have the check digit of ICAO 9303 (weights 7, 3, 1).
     """
+    lower = text.lower()
+    if "ausweis" not in lower and "reisepass" not in lower and "identity card" not in lower:
+        return
     for match in _AUSWEIS.finditer(text):
         number = match[1].upper()
         total = sum(int(c, 36) * (7, 3, 1)[i % 3] for i, c in enumerate(number[:9]))

@@ -82,8 +82,9 @@ def test_order_numbers_are_left(language):
 
 
 @pytest.mark.parametrize("unit", WORST.values(), ids=WORST)
-def test_no_megabyte_takes_long(unit):
-    text = "1" + unit * (10**6 // len(unit))
+def test_no_text_makes_a_detector_slow(unit):
+    # 5 s a MB for all of the thirty detectors together.
+    text = "1" + unit * (250_000 // len(unit))
     started = time.process_time()
     find(text)
-    assert time.process_time() - started < 3.0
+    assert time.process_time() - started < 1.25
