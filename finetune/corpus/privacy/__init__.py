@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -23,6 +23,7 @@ from finetune.corpus.privacy.key import find_folder, fingerprint, provide_key
 from finetune.corpus.privacy.names import Known, find_known, read_known
 from finetune.corpus.privacy.numbers import checker
 from finetune.corpus.privacy.pseudonyms import Pseudonyms
+from finetune.corpus.privacy.subjects import Exclusions, Traces, load_exclusions
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
@@ -38,7 +39,18 @@ from finetune.records import (
     Tool,
 )
 
-__all__ = ["Mode", "Privacy", "find", "find_folder", "fingerprint", "provide_key"]
+__all__ = [
+    "Exclusions",
+    "Mode",
+    "Privacy",
+    "Traces",
+    "describe",
+    "find",
+    "find_folder",
+    "fingerprint",
+    "load_exclusions",
+    "provide_key",
+]
 
 Mode = Literal["report", "mask", "pseudonymize"]
 Counts = Counter[tuple[str, str]]
@@ -172,6 +184,21 @@ class Privacy:
             return token if new == value else json.dumps(new, ensure_ascii=token.isascii())
 
         return _JSON_TOKEN.sub(treat, text)
+
+
+def describe(mode: Mode, counts: Mapping[tuple[str, str], int], key: bytes = b"") -> dict[str, Any]:
+    """Return what a manifest says about personal data: figures, never values.
+
+    Args:
+        mode: What was done.
+        counts: (kind, field) → how many were found.
+        key: The key of the pseudonyms.
+    """
+    by_kind: dict[str, dict[str, int]] = {}
+    for (kind, field), count in sorted(counts.items()):
+        by_kind.setdefault(kind, {})[field] = count
+    section = {"mode": mode, "counts": by_kind, "other_names": OTHER_NAMES}
+    return section | ({"key": fingerprint(key)} if mode == "pseudonymize" else {})
 
 
 def _is_number(text: str) -> bool:

@@ -1,0 +1,229 @@
+"""Subjects: the people whose data are found again, and kept out of later datasets.
+
+A value leaves traces: its words in order, its digits, the number that a detector sees in it. They
+are compared as they are, or by keyed hash where nobody may read them: the exclusion list holds
+hashes only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from finetune.corpus.privacy.detectors import find
+from finetune.corpus.privacy.key import fingerprint
+from finetune.corpus.privacy.names import fold
+from finetune.corpus.privacy.numbers import compact
+from finetune.errors import UsageError
+from finetune.files import read_json, to_json, write_atomic
+from finetune.records import Record
+
+EXCLUDED = "excluded-subjects.json"
+_WORD = re.compile(r"\w+")
+_RUN = re.compile(r"\d(?:[ .\-/\u00a0\u202f()]{0,3}\d){5,}")
+_MIN_LETTERS = 3  # a value with less is in every text
+_DIGITS = 9  # of a number's end: the country code and the 0 before it may be missing
+
+
+def trace(value: str) -> set[str]:
+    """Return the traces of a value.
+
+    Raises:
+        UsageError: It is too short to stand for one person.
+
+    Example:
+        >>> sorted(trace("Jean Dupont"))
+        ['2 dupont jean', '2 jean dupont']
+    """
+    words = _WORD.findall(fold(value))
+    if sum(map(len, words)) < _MIN_LETTERS:
+        raise UsageError("a value of the subject has less than three letters or digits")
+    traces = {f"{len(words)} {' '.join(words)}"}
+    if len(words) <= 4 and all(map(str.isalpha, words)):
+        traces.add(f"{len(words)} {' '.join([words[-1], *words[:-1]])}")
+    digits = "".join(filter(str.isdigit, value))
+    if len(digits) >= 6 and not any(map(str.isalpha, value)):
+        traces.add(f"#{digits[-_DIGITS:]}")
+    whole = [span for span in find(value) if span.end - span.start == len(value.strip())]
+    return traces | {f"={compact(value)}" for _ in whole}
+
+
+def traces_in(text: str, sizes: Iterable[int]) -> Iterator[str]:
+    """Yield the traces of all that a text holds.
+
+    Args:
+        text: Any text.
+        sizes: How many words those have that are looked for.
+    """
+    words = _WORD.findall(fold(text))
+    for size in sizes:
+        for start in range(len(words) - size + 1):
+            yield f"{size} {' '.join(words[start : start + size])}"
+    for run in _RUN.finditer(text):
+        yield "#" + "".join(filter(str.isdigit, run[0]))[-_DIGITS:]
+    for span in find(text):
+        number = compact(text[span.start : span.end])
+        yield f"={number}"
+        if number.isdecimal():
+            yield f"#{number[-_DIGITS:]}"
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Yield every text in a JSON value, keys too; of texts that are JSON, what they hold."""
+    if isinstance(value, str):
+        if value.startswith("data:"):
+            return
+        if value[:1] in ("{", "[") and (inner := _decode(value)) is not None:
+            yield from texts_of(inner)
+        else:
+            yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from texts_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts_of(inner)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield str(value)
+
+
+def _decode(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+class Traces:
+    """What is looked for in texts.
+
+    Args:
+        wanted: Traces, or their hashes.
+        sizes: How many words the traces of words have.
+        form: How a trace is written in `wanted`.
+    """
+
+    def __init__(
+        self, wanted: set[str], sizes: set[int], form: Callable[[str], str] | None = None
+    ) -> None:
+        self.wanted = wanted
+        self._sizes = sorted(sizes)
+        self._form = form
+
+    @classmethod
+    def of(cls, values: Iterable[str]) -> Traces:
+        """Return the traces of plain values."""
+        wanted = {one for value in values for one in trace(value)}
+        return cls(wanted, sizes_of(wanted))
+
+    def found_in(self, value: Any) -> set[str]:
+        """Return which of them the texts of a JSON value hold."""
+        found: set[str] = set()
+        for text in texts_of(value):
+            for one in traces_in(text, self._sizes):
+                written = one if self._form is None else self._form(one)
+                if written in self.wanted:
+                    found.add(written)
+        return found
+
+
+def sizes_of(traces: Iterable[str]) -> set[int]:
+    """Return how many words the traces of words have."""
+    return {int(one.split(" ")[0]) for one in traces if one[0].isdigit()}
+
+
+class Exclusions:
+    """The subjects that no dataset may hold any more: a list of keyed hashes.
+
+    It can be pickled. Without subjects it excludes nothing, and has no fingerprint.
+
+    Args:
+        key: The key of the hashes.
+        subjects: What the list holds.
+    """
+
+    def __init__(self, key: bytes, subjects: list[_Subject]) -> None:
+        self._key = key
+        self.subjects = subjects
+
+    @functools.cached_property
+    def _traces(self) -> Traces:
+        marks = {mark for subject in self.subjects for mark in subject.marks}
+        return Traces(marks, {n for one in self.subjects for n in one.words}, self._hash)
+
+    def __bool__(self) -> bool:
+        return bool(self.subjects)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells one list from another; None where it is empty."""
+        marks = "".join(sorted(self._traces.wanted))
+        return hashlib.sha256(marks.encode()).hexdigest()[:16] if marks else None
+
+    def holds(self, record: Record, known_values: Iterable[Any] = ()) -> bool:
+        """Tell whether a record, or what its row's known columns hold, is about one of them."""
+        value = [msgspec.to_builtins(record), *known_values]
+        return bool(self.subjects) and bool(self._traces.found_in(value))
+
+    def add(self, values: Iterable[str], folder: Path) -> Exclusions:
+        """Return the list with one more subject, written into the user's data directory.
+
+        Args:
+            values: What the subject is known by.
+            folder: The directory.
+        """
+        traces = {one for value in values for one in trace(value)}
+        marks = sorted(self._hash(one) for one in traces)
+        if any(set(marks) <= set(subject.marks) for subject in self.subjects):
+            return self
+        since = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")
+        subjects = [*self.subjects, _Subject(since, sorted(sizes_of(traces)), marks)]
+        document = {
+            "key": fingerprint(self._key),
+            "subjects": [subject._asdict() for subject in subjects],
+        }
+        write_atomic(folder / EXCLUDED, to_json(document, indent=True))
+        (folder / EXCLUDED).chmod(0o600)
+        return Exclusions(self._key, subjects)
+
+    def _hash(self, text: str) -> str:
+        return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()
+
+
+class _Subject(NamedTuple):
+    since: str
+    words: list[int]
+    marks: list[str]
+
+
+def load_exclusions(key: bytes, folder: Path) -> Exclusions:
+    """Return the exclusion list of a user's data directory; an empty one where there is none.
+
+    Raises:
+        UsageError: It was made with another key, or is damaged.
+    """
+    path = folder / EXCLUDED
+    if not path.exists():
+        return Exclusions(key, [])
+    document = read_json(path)
+    try:
+        subjects = [_Subject(**subject) for subject in document["subjects"]]
+        same = document["key"] == fingerprint(key)
+    except (KeyError, TypeError):
+        raise UsageError(f"{path}: not an exclusion list") from None
+    if not same:
+        raise UsageError(
+            f"{path}: was made with another key",
+            hint="restore `privacy.key` beside it; nobody on the list could be kept out",
+        )
+    return Exclusions(key, subjects)
