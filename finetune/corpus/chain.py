@@ -9,16 +9,20 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.checks import Checker, Finding
 from finetune.checks.report import Fault
 from finetune.checks.targets import Target
 from finetune.converters import CONVERTERS, ConvertError, Detection, LeftOut, keys_of
+from finetune.converters.images import KEYS as IMAGE_KEYS
+from finetune.converters.images import place_images
 from finetune.converters.outward import find_outward
 from finetune.corpus.account import Account, Loss
 from finetune.corpus.chunks import Cutter
 from finetune.corpus.containers import Raw, Row
+from finetune.corpus.images import load_images
 from finetune.corpus.split import Side, Split
 from finetune.errors import DataError
 from finetune.records import (
@@ -53,6 +57,7 @@ class Reader(NamedTuple):
         system: System prompt for records that have none.
         split: Tells the side of a row; None where there is only one.
         cutter: Cuts documents into records; None leaves them whole.
+        folder: Where the file lies, for the images beside it; None where that is nowhere.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Reader(NamedTuple):
     system: str | None = None
     split: Split | None = None
     cutter: Cutter | None = None
+    folder: Path | None = None
 
 
 class Task(NamedTuple):
@@ -172,26 +178,38 @@ class Work:
         if fault is None:
             try:
                 records = self._convert(row.value, reader.detection)
-                if reader.cutter:
-                    records = [one for record in records for one in reader.cutter.cut(record)]
+                has_images = place_images(row.value, records)
+                records = self._complete(records)
             except DataError as error:
                 fault = Fault(error.rule or "type", error.path or "", error.fact)
                 counts = not isinstance(error, LeftOut)
             else:
                 account.rows["converted"] += row.rows
                 account.records["made"] += len(records)
-                if self._used:
-                    for value in row.value if isinstance(row.value, list) else (row.value,):
-                        self._shapes[tuple(value)] += 1
-                if self._unused:
-                    account.unused.update(self._unused(row.value, reader.detection))
-                if reader.system:
-                    for record in records:
-                        add_system(record, reader.system)
+                self._note_keys(row.value, IMAGE_KEYS if has_images else ())
                 return records
         finding = finding_at(reader.name, row.line, fault)
         self.losses.append(account.lose_row(finding, rows=row.rows, counts=counts))
         return []
+
+    def _complete(self, records: list[Record]) -> list[Record]:
+        """Return records cut, with their images and the system prompt of their source."""
+        reader = self._reader
+        if reader.cutter:
+            records = [piece for record in records for piece in reader.cutter.cut(record)]
+        for record in records:
+            load_images(record, reader.folder)
+            if reader.system:
+                add_system(record, reader.system)
+        return records
+
+    def _note_keys(self, value: Any, taken: tuple[str, ...]) -> None:
+        """Remember what a row holds, but for what was `taken`; `finish` tells what is not used."""
+        if self._used:
+            for row in value if isinstance(value, list) else (value,):
+                self._shapes[tuple(row.keys() - taken if taken else row)] += 1
+        if self._unused:
+            self._account.unused.update(self._unused(value, self._reader.detection))
 
     def _pass(self, record: Record, row: Row) -> bytes | None:
         """Return the line of a record, changed where it must be, or None where it is left out."""

@@ -98,7 +98,9 @@ class Conversion:
             split = split.by(self.detection.column("conversation"))
         if group and not any(isinstance(r.value, dict) and group in r.value for r in sample):
             raise UsageError(f"{name}: group: no column `{safe(group, 80)}`")
-        self.reader = Reader(name, self.detection, reading.system, split, reading.cutter)
+        self.reader = Reader(
+            name, self.detection, reading.system, split, reading.cutter, _folder(file)
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return how the file is read, for manifests."""
@@ -167,6 +169,13 @@ class Conversion:
             while work.losses:
                 yield row.line, None, [work.losses.pop().finding]
             yield from ((row.line, record, []) for record in records)
+
+
+def _folder(file: io.BufferedIOBase) -> Path | None:
+    """Return where a file lies, None for pipes and what is inside an archive."""
+    on_disk = isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO)
+    name = getattr(file, "name", None) if on_disk else None
+    return Path(name).parent if isinstance(name, str) else None
 
 
 def _sample(container: Container) -> tuple[list[Row | Raw], list[Row]]:
