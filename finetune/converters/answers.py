@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 from finetune.converters import openai, sharegpt
 from finetune.converters.reading import ConvertError, Detection, type_name
-from finetune.records import ChatRecord, Message, ToolMessage, UserMessage
+from finetune.records import (
+    AssistantMessage,
+    ChatRecord,
+    Message,
+    SystemMessage,
+    ToolMessage,
+    UserMessage,
+)
 
 # The transcripts of Anthropic's HH-RLHF: a blank line, the speaker, a colon.
 _TRANSCRIPT = re.compile(r"\s*Human:(?=[\s\S]*\n\nAssistant:)|\n\nHuman:")
@@ -16,6 +23,11 @@ _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _OPENAI = Detection("openai")
 _SHAREGPT = Detection("sharegpt")
+_MESSAGES: dict[str, type[SystemMessage | UserMessage | AssistantMessage]] = {
+    "system": SystemMessage,
+    "user": UserMessage,
+    "assistant": AssistantMessage,
+}
 _PLACE = re.compile(r"(?:messages|conversations)\[(\d+)\](.*)", re.DOTALL)
 
 
@@ -91,6 +103,10 @@ def converse(parts: Sequence[Part], tools: Any = None) -> ChatRecord:
         ConvertError: A turn is none that the format `openai` or `sharegpt` takes.
     """
     turns = [turn for part in parts for turn in part.turns]
+    if not tools and all(part.made for part in parts):
+        return ChatRecord(
+            messages=[_MESSAGES[turn["role"]](content=turn["content"]) for turn in turns]
+        )
     try:
         if any(isinstance(turn, dict) and "from" in turn for turn in turns):
             row = {"conversations": [_as_sharegpt(turn) for turn in turns], "tools": tools}

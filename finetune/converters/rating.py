@@ -5,6 +5,7 @@
 | `{"prompt": "P", "completion": "A", "label": true}`       | prompt: user `P`; answer `A`, good |
 | `"prompt": [user, …], "completion": [assistant]`          | the same, from messages            |
 | `{"messages": [user, …, assistant], "label": false}`      | prompt: up to the last of the user |
+| `{"conversations": [human, …, gpt], "kto_tag": true}`     | the same, from ShareGPT's turns    |
 | `"kto_tag"`, `"thumbs"`, `"feedback"` for `label`         | the same                           |
 | `true`, `1`, `"True"`, `"yes"`, `"up"`, `"good"`, `"👍"` … | good                               |
 | `false`, `0`, `-1`, `"no"`, `"down"`, `"bad"`, `"👎"` …    | not good                           |
@@ -31,6 +32,7 @@ from finetune.records import RatingRecord, Record
 
 FIELDS = ("prompt", "completion", "label", "system", "context", "tools")
 _ANSWERS = ("completion", "response", "answer", "output")
+_WHOLE = ("messages", "conversations")
 _LABELS = ("label", "kto_tag", "thumbs", "feedback")
 _GOOD = {"true", "1", "+1", "yes", "up", "thumbs_up", "thumbs up", "good", "like", "👍"}
 _BAD = {"false", "0", "-1", "no", "down", "thumbs_down", "thumbs down", "bad", "dislike", "👎"}
@@ -40,13 +42,13 @@ def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | No
     """Return how `rows` are read, when each is rated and they are not yet La Plateforme's."""
     row = next((row for row in rows if isinstance(row, dict)), {})
     found = dict(columns)
-    for part, names in (("label", _LABELS), ("completion", (*_ANSWERS, "messages"))):
+    for part, names in (("label", _LABELS), ("completion", (*_ANSWERS, *_WHOLE))):
         there = [name for name in names if name in row]
         if part not in found and there:
             found[part] = there[0]
     if "label" not in found or "completion" not in found:
         return None
-    if found["completion"] not in ("messages", "conversations"):
+    if found["completion"] not in _WHOLE:
         if (prompted := find_prompt(row, found)) is None or "prompt" not in prompted:
             return None
         found = prompted
