@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from finetune import records
-from finetune.checks.kinds import KindRules, LabelRules
+from finetune.checks.kinds import KindRules
 from finetune.checks.lines import has_duplicate_keys, read_value
 from finetune.checks.report import Fault, Finding
 from finetune.checks.rules import RULES
 from finetune.checks.targets import Target, find_target
+from finetune.checks.texts import TextRules
+from finetune.checks.whole import LabelRules, LengthRules
 from finetune.errors import DataError, UsageError
 from finetune.records import ClassifierRecord, Record
 from finetune.text import did_you_mean
@@ -35,7 +37,7 @@ class Checker:
         target: `platform`, `v1` … `v15`, `hf`, a model, or its tokenizer file or folder.
         tokenizer: Counts tokens when given: `count` adds those of the records checked since the
             last call to `tokens` and `trained_tokens`.
-        ignore: Rules to leave out.
+        ignore: Rules whose warnings are left out.
         across: Also hold the records against each other, such as the labels of a classifier.
 
     Raises:
@@ -64,9 +66,11 @@ class Checker:
         self._uncounted: list[tuple[Record, str, int]] = []
         self._decode = records.decoder(kind).decode
         self._rules = KindRules(self.target)
+        self._texts = TextRules()
         # Only where this rule is in force does a record without faults have no empty messages.
         self._sure = "empty-assistant" in self.target.severities
         self._labels = LabelRules() if across and kind == "classifier" else None
+        self._lengths = LengthRules()
 
     def check_line(
         self, data: bytes | None, file: str, number: int
@@ -82,8 +86,9 @@ class Checker:
             record = self._decode(data or b"")
         except _REFUSED:
             return None, self._find(self._explain(data), file, number)
-        faults = self._judge(record)
-        if has_duplicate_keys(data or b"", record, faultless=self._sure and not faults):
+        line = data or b""
+        faults = self._judge(record, number)
+        if has_duplicate_keys(line, record, faultless=self._sure and not faults):
             faults.append(Fault("duplicate-key", "", "a key stands twice in one object"))
         if faults or self._tokenizer:
             return record, self._settle(record, faults, file, number)
@@ -91,10 +96,14 @@ class Checker:
 
     def check_record(self, record: Record, file: str, number: int) -> list[Finding]:
         """Return the findings of a record that is already typed."""
-        return self._settle(record, self._judge(record), file, number)
+        faults = self._judge(record, number)
+        return self._settle(record, faults, file, number) if faults or self._tokenizer else []
 
-    def _judge(self, record: Record) -> list[Fault]:
+    def _judge(self, record: Record, number: int) -> list[Fault]:
+        """Return a record's faults, and take note of it for those of the file."""
         faults = self._rules.check(record)
+        faults += self._texts.check(record)
+        self._lengths.add(self._texts.characters, number)
         if self._labels and isinstance(record, ClassifierRecord):
             faults += self._labels.check(record)
         return faults
@@ -129,14 +138,25 @@ class Checker:
     def check_again(self, data: bytes) -> list[Finding]:
         """Return the findings of a repaired line, without counting it."""
         try:
-            faults = self._rules.check(self._decode(data))
+            record = self._decode(data)
         except _REFUSED:
-            faults = self._explain(data)
-        return self._find(faults, "", 0)
+            return self._find(self._explain(data), "", 0)
+        return self.check_repaired(record, "", 0)
+
+    def check_repaired(self, record: Record, file: str, number: int) -> list[Finding]:
+        """Return the findings of a repaired record, without counting it."""
+        faults = self._rules.check(record) + self._texts.check(record)
+        return self._find(faults, file, number)
 
     def finish(self, file: str) -> list[Finding]:
         """Return the findings on the records as a whole."""
-        return self._find(self._labels.finish(), file, 0) if self._labels else []
+        faults = self._rules.finish()
+        faults += self._labels.finish() if self._labels else []
+        return self._find(faults, file, 0) + [
+            finding
+            for number, fault in self._lengths.finish()
+            for finding in self._find([fault], file, number)
+        ]
 
     def _find(self, faults: list[Fault], file: str, number: int) -> list[Finding]:
         severities = self.target.severities

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 from msgspec import UNSET
@@ -24,9 +23,6 @@ from finetune.records import (
     Tools,
     UserMessage,
 )
-from finetune.text import plural
-
-MAX_CLASSES = 10_000  # remembered of each target
 
 
 class KindRules:
@@ -48,6 +44,10 @@ class KindRules:
         if isinstance(record, ClassifierRecord):
             return self._check_classifier(record)
         return self._check_answers(record)
+
+    def finish(self) -> list[Fault]:
+        """Return what the records as a whole show."""
+        return self._tools.finish()
 
     def _check_classifier(self, record: ClassifierRecord) -> list[Fault]:
         faults = []
@@ -119,37 +119,3 @@ def _has_tools(messages: list[Message]) -> bool:
         if kind is AssistantMessage and message.tool_calls is not UNSET:  # type: ignore[union-attr]
             return True
     return False
-
-
-class LabelRules:
-    """What only the labels of all records together show."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, type] = {}
-        self._classes: dict[str, Counter[str]] = {}
-        self._inputs: set[str] = set()
-
-    def check(self, record: ClassifierRecord) -> list[Fault]:
-        """Take note of a record; return what contradicts the records before it."""
-        faults = []
-        source = "text" if record.text is not UNSET else "messages"
-        if self._inputs and source not in self._inputs and len(self._inputs) == 1:
-            faults.append(Fault("mixed-inputs", source, f"`{source}`, unlike the records before"))
-        self._inputs.add(source)
-        for name, value in record.labels.items():
-            kind = self._kinds.setdefault(name, type(value))
-            if kind is not type(value):
-                found, before = ("a list", "one value") if kind is str else ("one value", "lists")
-                faults.append(Fault("label-kind", "labels.*", f"{found}, {before} before"))
-            classes = self._classes.setdefault(name, Counter())
-            for label in value if isinstance(value, list) else [value]:
-                if label in classes or len(classes) < MAX_CLASSES:
-                    classes[label] += 1
-        return faults
-
-    def finish(self) -> list[Fault]:
-        """Return what the file as a whole shows."""
-        single = [classes for classes in self._classes.values() if len(classes) == 1]
-        if not single:
-            return []
-        return [Fault("one-class", "labels.*", f"{plural(len(single), 'target')} with one class")]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from finetune.checks.rules import RULES, TARGETS, VERSIONS, Severity
+from finetune.checks.rules import RULES, TARGETS, VERSIONS, Severity, find_rule
 from finetune.errors import UsageError
 from finetune.records import ImageChunk, TextChunk, ThinkChunk
 from finetune.text import did_you_mean
@@ -42,7 +42,7 @@ def _make(name: str, ignore: frozenset[str]) -> Target:
     severities = {
         rule.name: severity
         for rule in RULES.values()
-        if rule.name not in ignore and (severity := rule.severity(name))
+        if (severity := rule.severity(name)) == "error" or (severity and rule.name not in ignore)
     }
     return Target(name, severities, {role: chunks[name] for role, chunks in _CHUNKS.items()})
 
@@ -52,13 +52,18 @@ def find_target(name: str, ignore: frozenset[str] = frozenset()) -> Target:
 
     Args:
         name: A target, a model of the catalog, a tokenizer file or a model folder.
-        ignore: Rules to leave out.
+        ignore: Rules whose warnings are left out. What is an error for the target stays one.
 
     Raises:
-        UsageError: Nothing has this name, or its tokenizer's version is not known here.
+        UsageError: Nothing has this name, its tokenizer's version is not known here, or a rule
+            that is to be ignored is not there or is never a warning.
     """
-    for rule in ignore - RULES.keys():
-        raise UsageError(f"{rule}: no such rule", hint=did_you_mean(rule, RULES))
+    for rule in sorted(ignore):
+        if not find_rule(rule).warnings:
+            raise UsageError(
+                f"{rule}: cannot be ignored: it is an error for every target",
+                hint=f"`finetune explain {rule}` says how to mend it",
+            )
     if name in TARGETS:
         return _make(name, ignore)
     path = Path(name)

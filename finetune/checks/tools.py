@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from msgspec import UNSET
 
 from finetune.checks.conversation import Place, in_messages
 from finetune.checks.lines import check_values
+from finetune.checks.parameters import explain_mismatch
 from finetune.checks.report import Fault
 from finetune.records import AssistantMessage, Function, Message, ToolCall, ToolMessage, Tools
 from finetune.text import plural
@@ -21,6 +23,7 @@ from finetune.text import plural
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ID = re.compile(r"[A-Za-z0-9]{9}")
 _MEMO_SIZE = 4096
+_MAX_NAMES = 10_000  # tools remembered of a file
 
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -36,6 +39,8 @@ class ToolRules:
     def __init__(self, rules: Container[str]) -> None:
         self._seen: dict[bytes, list[Fault]] = {}
         self._rules = rules
+        self._uncalled: set[str] = set()
+        self._called: set[str] = set()
 
     def check(
         self, messages: Sequence[Message], tools: Tools, place: Place = in_messages
@@ -48,6 +53,7 @@ class ToolRules:
             place: Gives a message's path from its index.
         """
         faults, declared = self._check_tools(tools)
+        called: set[str] = set()
         pairs = _Pairs(faults, place, self._rules)
         for index, message in enumerate(messages):
             if type(message) is AssistantMessage:
@@ -58,14 +64,30 @@ class ToolRules:
                     pairs.open(message.tool_calls, index, last=last)
                     for number, call in enumerate(message.tool_calls):
                         faults += _check_call(call, place, (index, number), declared)
+                        called.add(call.function.name)
             elif type(message) is ToolMessage:
                 pairs.answer(message, index)
         pairs.end(len(messages) - 1)
+        self._note(declared.keys(), called)
         return faults
 
-    def _check_tools(self, tools: Tools) -> tuple[list[Fault], set[str]]:
+    def _note(self, declared: AbstractSet[str], called: set[str]) -> None:
+        if len(self._called) < _MAX_NAMES:
+            self._called |= called
+        if len(self._uncalled) < _MAX_NAMES:
+            self._uncalled |= declared - self._called
+
+    def finish(self) -> list[Fault]:
+        """Return what the records as a whole show."""
+        count = len(self._uncalled - self._called)
+        if not count or not self._called or len(self._called) >= _MAX_NAMES:
+            return []
+        return [Fault("unused-tool", "tools", f"{plural(count, 'tool')} declared and never called")]
+
+    def _check_tools(self, tools: Tools) -> tuple[list[Fault], dict[str, Any]]:
+        """Return the faults of the declared tools, and the parameters of each."""
         faults: list[Fault] = []
-        declared: set[str] = set()
+        declared: dict[str, Any] = {}
         if not tools:
             return faults, declared
         if "no-tools" in self._rules:
@@ -75,7 +97,7 @@ class ToolRules:
             name = tool.function.name
             if name in declared:
                 faults.append(Fault("duplicate-tool", f"{path}.name", "declared before"))
-            declared.add(name)
+            declared[name] = tool.function.parameters
             key = _encode(tool.function)
             known = self._seen.get(key)
             if known is None:
@@ -168,7 +190,7 @@ def _check_contents(
 
 
 def _check_call(
-    call: ToolCall, place: Place, where: tuple[int, int], declared: set[str]
+    call: ToolCall, place: Place, where: tuple[int, int], declared: dict[str, Any]
 ) -> list[Fault]:
     name, arguments = call.function.name, call.function.arguments
     faults = []
@@ -176,18 +198,23 @@ def _check_call(
         faults.append(Fault("function-name", ".name", _describe_name(name)))
     elif name not in declared:
         faults.append(Fault("undeclared-tool", ".name", "not declared in `tools`"))
+    value: dict[str, Any] | None = None
     if isinstance(arguments, dict):
         faults.append(Fault("arguments-object", ".arguments", "an object"))
-        faults += [fault._replace(path=".arguments") for fault in check_values(arguments)]
+        deep = check_values(arguments)
+        faults += [fault._replace(path=".arguments") for fault in deep]
+        value = None if deep else arguments
     else:
         try:
-            _object(arguments)
+            value = _object(arguments)
         except msgspec.ValidationError:
             fact = "the JSON text of something else than an object"
             faults.append(Fault("arguments", ".arguments", fact))
         except (msgspec.DecodeError, RecursionError):
             fact = "a text that is not JSON" if arguments else "an empty text"
             faults.append(Fault("arguments", ".arguments", fact))
+    if value is not None and (misfit := explain_mismatch(value, declared.get(name))):
+        faults.append(Fault("arguments-schema", ".arguments", misfit))
     if faults:
         path = f"{place(where[0])}.tool_calls[{where[1]}].function"
         return [fault._replace(path=path + fault.path) for fault in faults]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from finetune import records
 from finetune.checks.checker import Checker
-from finetune.checks.fixes import FIXES, apply_fixes
 from finetune.checks.lines import read_value
+from finetune.checks.repair import repair
 from finetune.checks.report import Finding, Report
-from finetune.checks.rules import RULES
 from finetune.checks.targets import Target, find_target
 from finetune.errors import UsageError
 from finetune.files import AtomicFile, Damaged, open_bytes, read_lines
@@ -27,9 +23,6 @@ if TYPE_CHECKING:
 
 _EVERY = 25_600  # lines between two calls of `progress`
 _BATCH = 256  # records counted at once
-_MAX_PASSES = 4  # a fix can make room for another, such as neighbours after a system message
-# What reading such a line loses cannot be brought back by writing it again.
-_LOSSY = {"duplicate-key", "nan", "number", "surrogate"}
 
 
 class Input(NamedTuple):
@@ -62,7 +55,7 @@ def validate(
         kind: The kind of the records; found from the first line where it is None.
         target: `platform`, `v1` … `v15`, `hf`, a model, or its tokenizer file or folder.
         tokenizer: Counts tokens when given.
-        ignore: Rules to leave out.
+        ignore: Rules whose warnings are left out.
         fix: Where the repaired copy goes: a file for one input, a folder for several.
         on_findings: Called with the findings of each record that has some.
         progress: Called now and then with the records read.
@@ -246,32 +239,3 @@ class _Work:
         if whole and self._out:
             self._out.write(whole + b"\n")
             self._report.written += 1
-
-
-def repair(checker: Checker, data: bytes, findings: list[Finding]) -> tuple[bytes | None, set[str]]:
-    """Return the line without what its findings name, and the fixes that did it.
-
-    The line is None where an error stays, and empty where the line itself is to be left out.
-    """
-    done: set[str] = set()
-    for _ in range(_MAX_PASSES):
-        rules = {finding.rule for finding in findings}
-        wanted = [name for name in FIXES if any(name in RULES[rule].fixes for rule in rules)]
-        if "drop-blank-lines" in wanted:
-            return b"", {"drop-blank-lines"}
-        value, _ = read_value(data)
-        if not wanted or value is None or rules & _LOSSY:
-            break
-        used = apply_fixes(value, wanted)
-        if used:
-            data = msgspec.json.encode(value)
-        if data.startswith(codecs.BOM_UTF8) or "strip-bom" in wanted:
-            data = data.removeprefix(codecs.BOM_UTF8)
-            used.add("strip-bom")
-        if not used:
-            break
-        done |= used
-        findings = checker.check_again(data)
-    if any(finding.severity == "error" for finding in findings):
-        return None, done
-    return data, done

@@ -57,6 +57,7 @@ TWO = (call("abcdefgh1"), call("abcdefgh2"))
 DEEP = json.loads("[" * 65 + "]" * 65)
 THOUGHT = [{"type": "thinking", "thinking": [{"type": "text", "text": "so"}]}]
 IMAGE = {"type": "image_url", "image_url": "https://example.org/a.png"}
+NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 LINE = json.dumps(PLAIN).encode()
 
 CASES = {
@@ -187,6 +188,54 @@ CASES = {
         tools(user(), calls(call(arguments='{"a": 1}'))),
         tools(user(), calls(call(arguments={"a": 1}))),
     ),
+    "arguments-schema": (
+        "v13",
+        "chat",
+        tools(user(), calls(call(arguments='{"n": 1}')), declared=[tool("find", NUMBER)]),
+        tools(user(), calls(call(arguments='{"n": "1"}')), declared=[tool("find", NUMBER)]),
+    ),
+    "template-text": (
+        "v7",
+        "chat",
+        chat(user("What is an [INSTRUMENT]?"), assistant("<b>One</b> of many")),
+        chat(user("<s>[INST] Hello [/INST]"), assistant()),
+    ),
+    "call-in-text": (
+        "v7",
+        "chat",
+        TALK,
+        chat(user(), assistant('<functioncall> {"name": "find", "arguments": "{}"}')),
+    ),
+    "placeholder": (
+        "platform",
+        "chat",
+        chat(user("Explain `{{ name }}`"), assistant("```jinja\n{{ name }}\n```")),
+        chat(user(), assistant("Dear {{name}}, hello")),
+    ),
+    "mojibake": (
+        "platform",
+        "chat",
+        chat(user("SÃO PAULO déjà"), assistant("IRMû")),
+        chat(user("Où est-ce ?"), assistant("DÃ©jÃ\xa0 livrÃ©, câ€™est fait")),
+    ),
+    "mixed-scripts": (
+        "platform",
+        "chat",
+        chat(user("Где находится мой новый заказ?"), assistant("Он будет доставлен завтра утром.")),
+        chat(user("Where is the order that I placed?"), assistant("Он будет доставлен завтра.")),
+    ),
+    "refusal": (
+        "platform",
+        "chat",
+        chat(user(), assistant("As an AI company, we build models.")),
+        chat(user(), assistant("As an AI language model, I cannot do that.")),
+    ),
+    "cut-answer": (
+        "platform",
+        "chat",
+        chat(user(), assistant("```python\nx = 1\n```\nDone")),
+        chat(user(), assistant("```python\nx = 1\n")),
+    ),
     "call-id": ("v7", "chat", TALK, tools(user(), calls(call("call_1")))),
     "call-id-missing": (
         "v3",
@@ -236,7 +285,16 @@ CASES = {
     "same-answers": ("v7", "preference", pair(), pair(chosen=[assistant("No")])),
 }
 # Rules that one line alone cannot break: their tests stand in test_validation.py.
-ELSEWHERE = {"crlf", "schema", "label-kind", "one-class", "mixed-inputs"}
+ELSEWHERE = {"crlf", "schema", "label-kind", "one-class", "mixed-inputs"} | {
+    "rare-class",
+    "near-labels",
+    "unused-tool",
+    "unequal-lengths",
+    "training-size",
+    "validation-size",
+    "overlap",
+    "unseen-label",
+}
 
 
 def line(value):

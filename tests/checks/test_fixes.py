@@ -4,10 +4,13 @@ import json
 
 import pytest
 
-from finetune.checks import FIXES, RULES, Checker
-from finetune.checks.validation import repair
+from finetune import records
+from finetune.checks import DEFAULT_FIXES, FIXES, RULES, Checker, find_fixes, repair_record
+from finetune.checks.repair import repair
+from finetune.errors import UsageError
 from tests.checks.cases import (
     CASES,
+    NUMBER,
     assistant,
     call,
     calls,
@@ -15,6 +18,7 @@ from tests.checks.cases import (
     line,
     result,
     system,
+    tool,
     tools,
     user,
 )
@@ -22,22 +26,34 @@ from tests.checks.cases import (
 WHOLE_LINES = {"unix-lines", "drop-blank-lines"}
 
 
-def fix(data, target="platform", kind="chat"):
+def fix(data, target="platform", kind="chat", names=DEFAULT_FIXES):
     checker = Checker(kind, target)
     findings = checker.check_line(data, "f", 1)[1]
-    return repair(checker, data, findings)
+    return repair(checker, data, findings, names)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if set(RULES[name].fixes) - WHOLE_LINES])
-def test_a_fix_takes_its_finding_away_once_and_for_all(name):
-    target, kind, _, broken = CASES[name]
-    fixed, done = fix(line(broken), target, kind)
-    if name == "arguments":  # Python's notation of a dict is nobody's to guess
-        assert fixed is None
-        return
-    assert done & set(RULES[name].fixes)
-    assert Checker(kind, target).check_line(fixed, "f", 1)[1] == []
-    assert fix(fixed, target, kind) == (fixed, set())
+# The case of a rule shows what this fix does not do.
+BEYOND = {("arguments", "close-json"), ("arguments", "arguments-text")}
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        (rule, name)
+        for rule in CASES
+        for name in RULES[rule].fixes
+        if name not in WHOLE_LINES and (rule, name) not in BEYOND
+    ],
+)
+def test_a_fix_takes_its_finding_away_once_and_for_all(rule, name):
+    target, kind, _, broken = CASES[rule]
+    names = {name for name, made in FIXES.items() if not made.asked} | {name}
+    if FIXES[name].asked:
+        assert name not in fix(line(broken), target, kind)[1]
+    fixed, done = fix(line(broken), target, kind, names)
+    assert name in done
+    assert rule not in [f.rule for f in Checker(kind, target).check_line(fixed, "f", 1)[1]]
+    assert fix(fixed, target, kind, names) == (fixed, set())
 
 
 def test_every_fix_repairs_something_in_these_tests():
@@ -45,6 +61,21 @@ def test_every_fix_repairs_something_in_these_tests():
     assert FIXES.keys() <= used
 
 
+def test_fixes_are_found_by_name_in_the_order_in_which_they_are_made():
+    assert find_fixes(["merge-turns", "drop-null", "drop-null"]) == ("drop-null", "merge-turns")
+    with pytest.raises(UsageError, match="merge-turn: no such fix") as caught:
+        find_fixes(["merge-turn"])
+    assert caught.value.hint == "did you mean `merge-turns`?"
+
+
+INFERRED = [
+    call("abcdefgh1", "a", '{"x": 1}'),
+    call("abcdefgh2", "a", '{"x": "1", "y": []}'),
+]
+DECLARED = {
+    "type": "object",
+    "properties": {"x": {"type": ["integer", "string"]}, "y": {"type": "array"}},
+}
 GOLDEN = [
     (
         "merge-turns",
@@ -78,14 +109,82 @@ GOLDEN = [
         chat(user(), assistant()),
     ),
     ("drop-empty-content", tools(user(), calls(call(), content="")), tools(user(), calls(call()))),
+    (
+        "arguments-text",
+        tools(user(), calls(call(arguments='"{\\"a\\": 1}"'))),
+        tools(user(), calls(call(arguments='{"a": 1}'))),
+    ),
+    (
+        "drop-call-content",
+        tools(user(), calls(call(), content="Let me look")),
+        tools(user(), calls(call())),
+    ),
+    (
+        "split-call-content",
+        tools(user(), calls(call(), content="Let me look", weight=1)),
+        tools(user(), assistant("Let me look", weight=1), calls(call(), weight=1)),
+    ),
+    (
+        "declare-tools",
+        chat(user(), calls(*INFERRED)),
+        tools(user(), calls(*INFERRED), declared=[tool("a", DECLARED, "Inferred from its calls.")]),
+    ),
+    (
+        "close-json",
+        tools(user(), calls(call(arguments='{"n": [{"a": "}"}'))),
+        tools(user(), calls(call(arguments='{"n": [{"a": "}"}]}'))),
+    ),
+    (
+        "strip-template",
+        chat(user("<s>[INST] Hello [/INST] "), assistant("### Response:\n Hi</s>")),
+        chat(user("Hello"), assistant("Hi")),
+    ),
+    (
+        "repair-encoding",
+        chat(user("DÃ©jÃ\xa0 ?"), assistant("Oui, câ€™est lÃ\xa0.")),
+        chat(user("Déjà ?"), assistant("Oui, c’est là.")),
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "broken", "expected"), GOLDEN)
 def test_what_a_fix_writes(name, broken, expected):
-    fixed, done = fix(line(broken))
+    names = {*DEFAULT_FIXES, name}
+    fixed, done = fix(line(broken), names=names)
     assert name in done
     assert json.loads(fixed) == expected
+    assert fix(fixed, names=names) == (fixed, set())
+
+
+@pytest.mark.parametrize(("name", "broken", "expected"), [g for g in GOLDEN if g[0] != "drop-null"])
+def test_a_record_is_repaired_as_its_line_is(name, broken, expected):
+    checker, record = Checker("chat"), records.decode("chat", line(broken))
+    findings = checker.check_record(record, "f", 3)
+    repaired, left, made = repair_record(checker, record, findings, {*DEFAULT_FIXES, name})
+    assert json.loads(records.encode(repaired)) == expected
+    assert name in made
+    assert [(f.file, f.line) for f in left if f.severity == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("close-json", tools(user(), calls(call(arguments='{"n": 12')))),  # 12 or 120?
+        ("close-json", tools(user(), calls(call(arguments='{"n": "ab')))),
+        ("close-json", tools(user(), calls(call(arguments='{"n": [1}')))),
+        ("close-json", chat(user(), calls(call(arguments='{"n": "1"')))),  # who knows its keys
+        (
+            "close-json",
+            tools(user(), calls(call(arguments='{"m": "1"')), declared=[tool("find", NUMBER)]),
+        ),
+        ("arguments-text", CASES["arguments"][3]),  # Python's notation of a dict
+        ("strip-template", chat(user("a [/INST] b [INST] c"), assistant())),
+        ("strip-template", chat(user("[INST]"), assistant())),
+        ("merge-turns", chat(user("a"), assistant("b", weight=0), assistant("c", weight=1))),
+    ],
+)
+def test_what_is_not_certain_stays(name, record):
+    assert fix(line(record), "v13", names={name})[1] == set()
 
 
 def test_ids_are_rewritten_alike_on_both_sides_and_stay_apart():

@@ -53,12 +53,15 @@ def test_table_names_real_targets_kinds_and_fixes():
     assert {fix for rule in RULES.values() for fix in rule.fixes} == FIXES.keys()
 
 
-def test_an_ignored_rule_is_silent_and_an_unknown_one_refused():
-    target, kind, _, broken = CASES["no-user"]
-    checker = Checker(kind, target, ignore=["no-user"])
-    assert checker.check_line(line(broken), "f", 1)[1] == []
+def test_only_warnings_are_ignored_and_unknown_rules_refused():
+    _, kind, _, broken = CASES["no-user"]
+    assert Checker(kind, "v7", ignore=["no-user"]).check_line(line(broken), "f", 1)[1] == []
+    found = Checker(kind, "platform", ignore=["no-user"]).check_line(line(broken), "f", 1)[1]
+    assert [finding.rule for finding in found] == ["no-user"]
+    with pytest.raises(UsageError, match="json: cannot be ignored: it is an error for every"):
+        Checker(kind, "v7", ignore=["json"])
     with pytest.raises(UsageError, match="no-usr: no such rule") as caught:
-        Checker(kind, target, ignore=["no-usr"])
+        Checker(kind, "v7", ignore=["no-usr"])
     assert caught.value.hint == "did you mean `no-user`?"
     with pytest.raises(UsageError, match="no such rule"):
         find_rule("nope")

@@ -13,8 +13,10 @@ from finetune.checks.rules.kinds import OTHERS
 from finetune.checks.rules.lines import LINES
 from finetune.checks.rules.rows import ROWS
 from finetune.checks.rules.rule import KINDS, TARGETS, VERSIONS, Rule, Severity
+from finetune.checks.rules.texts import TEXTS
 from finetune.checks.rules.tools import TOOLS
 from finetune.checks.rules.turns import TURNS
+from finetune.checks.rules.whole import WHOLE
 from finetune.errors import UsageError
 from finetune.text import did_you_mean
 
@@ -29,7 +31,7 @@ __all__ = [
     "rules_table",
 ]
 
-_GROUPS = (ROWS, LINES, TURNS, TOOLS, OTHERS)
+_GROUPS = (ROWS, LINES, TURNS, TOOLS, TEXTS, OTHERS, WHOLE)
 
 RULES: dict[str, Rule] = {rule.name: rule for group in _GROUPS for rule in group}
 

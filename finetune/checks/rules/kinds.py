@@ -1,4 +1,4 @@
-"""Rules on the other kinds of records, and on labels over a whole file."""
+"""Rules on the other kinds of records."""
 
 from __future__ import annotations
 
@@ -19,19 +19,4 @@ OTHERS = (
     Rule("prompt-end", "a prompt ends with a user or tool message", kinds=("preference", "rating")),
     Rule("answer-role", "an answer begins with the assistant", kinds=("preference", "rating")),
     Rule("same-answers", "the better and the worse answer differ", kinds=("preference",)),
-    Rule("label-kind", "a target has one value in all records, or lists", kinds=("classifier",)),
-    Rule(
-        "one-class",
-        "a target has at least two classes",
-        errors=(),
-        warnings=TARGETS,
-        kinds=("classifier",),
-    ),
-    Rule(
-        "mixed-inputs",
-        "a file has `text` or `messages`",
-        errors=(),
-        warnings=TARGETS,
-        kinds=("classifier",),
-    ),
 )

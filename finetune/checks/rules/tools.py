@@ -27,12 +27,14 @@ TOOLS = (
         errors=("platform",),
         warnings=(*VERSIONS, "hf"),
         kinds=TALKS,
+        fixes=("declare-tools",),
     ),
     Rule(
         "content-and-calls",
         "a message has content or tool calls, not both",
         errors=("platform", "v1", "v2", "v3"),
         kinds=TALKS,
+        fixes=("drop-call-content", "split-call-content"),
     ),
     Rule(
         "empty-content",
@@ -45,7 +47,7 @@ TOOLS = (
         "arguments",
         "a call's arguments are the JSON text of an object",
         kinds=TALKS,
-        fixes=("arguments-text",),
+        fixes=("arguments-text", "close-json"),
     ),
     Rule(
         "arguments-object",
@@ -53,6 +55,13 @@ TOOLS = (
         errors=("platform",),
         kinds=TALKS,
         fixes=("arguments-text",),
+    ),
+    Rule(
+        "arguments-schema",
+        "a call's arguments fit the parameters that its tool declares",
+        errors=(),
+        warnings=TARGETS,
+        kinds=TALKS,
     ),
     Rule(
         "call-id",
