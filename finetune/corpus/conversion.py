@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.checks import Finding
-from finetune.checks.kinds import LabelRules
 from finetune.checks.report import Fault
 from finetune.checks.targets import Target
+from finetune.checks.whole import LabelRules
 from finetune.converters import CONVERTERS, Detection, detect, find_converter
 from finetune.converters.outward import find_outward
 from finetune.corpus.account import Account
