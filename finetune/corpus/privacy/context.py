@@ -12,6 +12,11 @@ import re
 _BEFORE = 96  # characters looked at before a number
 _AFTER = 24
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_LONG = re.compile(r"\d{8,}")
+_MINE = re.compile(  # `mon numéro est le 06…`, but not `mon numéro de commande 06…`
+    r"(?i)\b(?:mon|notre|son|meine|unsere|my|mi|mio|mijn)[ \u00a0](?:n°|num[ée]ro|nummer|number)"
+    r"(?:[ \u00a0](?:est|ist|lautet|is|es|le|la|die|the|è|il)\b){0,2}[ \u00a0]?:?[ \u00a0]?\(?\Z"
+)
 
 # Stems, in lower case; a word has the topic of the stem that it begins with.
 _STEMS: dict[str, str] = {
@@ -26,7 +31,7 @@ _STEMS: dict[str, str] = {
         "montant betrag amount importe importo bedrag kwota total summe"
     ),
     "phone": (
-        "tel tél phone mobil portable fax appel rappel appelez joindre joign contact numéro_de_tél "
+        "tel tél telef télép phone mobil portable fax appel rappel appelez joindre joign contact "
         "rufen ruf anruf erreich handy festnetz durchwahl sms whatsapp call dial reach ring "
         "llam llám móvil celular chiam cellulare bel bellen zadzwo dzwo komórk"
         " ligue telem gsm standard"
@@ -59,6 +64,8 @@ def topic_before(text: str, start: int) -> str | None:
         >>> topic_before("Commande 123, rappelez-moi au 0612345678", 30)
         'phone'
     """
+    if _MINE.search(text, max(0, start - 32), start):
+        return "phone"
     for word in reversed(_WORD.findall(text, max(0, start - _BEFORE), start)):
         topic = _topic(word)
         if topic:
@@ -78,8 +85,10 @@ def topics_of(text: str) -> set[str]:
     return {topic for topic in topics if topic} | {"nothing", "no-order"}
 
 
-def mentions_orders(text: str) -> bool:
-    """Tell whether a text is about orders, invoices or parcels anywhere."""
+def lists_numbers(text: str) -> bool:
+    """Tell whether a text is about orders or has several long numbers that could be of anything."""
+    if len(_LONG.findall(text)) > 1:
+        return True
     return any(_topic(word) == "order" for word in _WORD.findall(text))
 
 

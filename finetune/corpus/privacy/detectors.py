@@ -19,7 +19,7 @@ from finetune.corpus.privacy.contacts import (
     find_ipv4,
     find_ipv6,
 )
-from finetune.corpus.privacy.context import mentions_orders, topic_before, topics_after, topics_of
+from finetune.corpus.privacy.context import lists_numbers, topic_before, topics_after, topics_of
 from finetune.corpus.privacy.credentials import find_secrets
 from finetune.corpus.privacy.phones import find_phones
 
@@ -83,7 +83,7 @@ def _shape(first: str, rest: str) -> re.Pattern[str]:
 
 # Matched against text in upper case.
 NUMBERS: tuple[Detector, ...] = (
-    Detector("nir", _shape(r"[123478]", rf"(?:{_S}\d){{4}}{_S}(?:\d{_S}\d|2[AB])(?:{_S}\d){{8}}"),
+    Detector("nir", _shape(r"[12]", rf"(?:{_S}\d){{4}}{_S}(?:\d{_S}\d|2[AB])(?:{_S}\d){{8}}"),
              numbers.is_nir, "no-order"),
     Detector("codice_fiscale",
              _shape("[A-Z]", r"[A-Z]{2} ?[A-Z]{3} ?[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2} ?[A-Z]"
@@ -99,7 +99,7 @@ NUMBERS: tuple[Detector, ...] = (
              numbers.is_siret, "no-order"),
     Detector("siret", _shape(r"\d", rf"(?:{_S}\d){{13}}"), numbers.is_siret, "siren"),
     Detector("siren", _shape(r"\d", rf"(?:{_S}\d){{8}}"), numbers.is_luhn, "siren"),
-    Detector("dni", _shape(r"\d", rf"\d{_S}\d{{3}}{_S}\d{{3}}{_S}[A-HJ-NP-TV-Z]"),
+    Detector("dni", _shape(r"\d", rf"\d{_S}\d{{3}}{_S}\d{{3}}[.\-]?[A-HJ-NP-TV-Z]"),
              _stdnum("es.dni"), "no-order"),
     Detector("nie", _shape(r"[XYZ]", rf"{_S}\d{{7}}{_S}[A-HJ-NP-TV-Z]"), _stdnum("es.nie")),
     Detector("rijksregister", _shape(r"\d", r"\d[. ]?[0-1]\d[. ]?[0-3]\d[- ]?\d{3}[. ]?\d\d"),
@@ -133,7 +133,7 @@ _RUN = re.compile(r"\d(?:[ .\-/\u00a0\u202f\u2011()]{0,3}[A-Za-z]?\d){5,}")
 _AROUND = 24  # characters around them that may belong to the number
 _IBAN = re.compile(r"[A-Z](?<!\w[A-Z])[A-Z]\d\d(?=[ .\-\u00a0\u202f]?[A-Z0-9]{2})")
 _CARD = re.compile(
-    r"[2-6]\d{3}(?<![\w]\d{4})(?<!\d[ .\-]\d{4})(?:[ .\-\u00a0\u202f\u2011]?\d){9,15}"
+    r"[1-6]\d{3}(?<![\w]\d{4})(?<!\d[ .\-]\d{4})(?:[ .\-\u00a0\u202f\u2011]?\d){8,15}"
 )
 _GROUPED = re.compile(r"\d{4}(\D)\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}(\D)\d{6}\2\d{4,5}")
 
@@ -162,7 +162,7 @@ def is_found(text: str) -> bool:
     if any(d.pattern.fullmatch(upper) and d.check(number) for d in NUMBERS):
         return True
     if numbers.is_iban(number) or (
-        len(number) > 12 and number.isdecimal() and numbers.is_card(number)
+        len(number) > 11 and number.isdecimal() and numbers.is_card(number)
     ):
         return True
     return next(find_phones(f"tel {text}", 4, 4 + len(text)), None) is not None
@@ -246,7 +246,7 @@ def _find_cards(text: str, start: int, end: int) -> Iterator[Span]:
     position = start
     while match := _CARD.search(text, position, end):
         position = match.start() + 4
-        for size in (16, 15, 19, 14, 13, 18):
+        for size in (16, 15, 19, 14, 13, 12, 18, 17):
             last = _end_of(text, match, size)
             if last is None:
                 continue
@@ -278,4 +278,4 @@ def _is_told(text: str, start: int, end: int) -> bool:
     if _GROUPED.fullmatch(text, start, end):
         return True
     usual = end - start in (15, 16)
-    return usual and ("card" in topics_after(text, end) or not mentions_orders(text))
+    return usual and ("card" in topics_after(text, end) or not lists_numbers(text))

@@ -71,8 +71,9 @@ def is_card(number: str) -> bool:
         or (size == 15 and two in (34, 37))
         or (size == 16 and (four == 6011 or two == 65 or 644 <= int(number[:3]) <= 649))
         or (size == 14 and (two in (36, 38, 39) or 300 <= int(number[:3]) <= 305))
-        or (size == 16 and 3528 <= four <= 3589)
-        or (size in (16, 18, 19) and (two in (50, 67) or four in (6304, 6759, 6761, 6763)))
+        or (size == 16 and two == 35)
+        or (size == 15 and four in (1800, 2131))
+        or (12 <= size <= 19 and (two in (50, 67) or 56 <= two <= 58 or four in (6304, 6759)))
     )
     return known and is_luhn(number)
 

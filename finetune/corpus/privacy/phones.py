@@ -6,17 +6,19 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from finetune.corpus.privacy.context import mentions_orders, topic_before, topics_after
+from finetune.corpus.privacy.context import lists_numbers, topic_before, topics_after
 
-_SEPARATOR = r"(?:[ .\-/\u00a0\u202f\u2011]|[ \u00a0]?\(0?\d{0,4}\)[ \u00a0]?|\) ?| [-/] )"
+_SEPARATOR = (
+    r"(?:[ .\-/\u00a0\u202f\u2011]|[-/] |[ \u00a0]?\(0?\d{0,4}\)[ \u00a0-]?|\)[ -]?| [-/] )"
+)
 # Digits in one breath; how many of them are the number is decided by the country's lengths.
 _INTERNATIONAL = re.compile(
     rf"(?:\(?\+|\b00)(?<![\w+]\+)(?<!\w\(\+)(?<![.,]00)(?<!\d[ /\-]00)"
     rf"[ \u00a0]?[1-9](?:{_SEPARATOR}?\d){{6,16}}"
 )
 _TRUNK = re.compile(
-    rf"(?:\(0[1-9]\d{{0,4}}\)[ \u00a0]?\d|0[1-9])(?<![\w+]0\d)(?<!\d[.\-/,:]0\d)(?<!\w\(0\d)"
-    rf"(?:{_SEPARATOR}?\d){{5,14}}"
+    rf"(?:\(0[1-9]\d{{0,4}}\)[ \u00a0-]?\d|0[1-9])(?<![\w+]0\d)(?<!\d[.\-/,:]0\d)(?<!\w\(0\d)"
+    rf"(?:{_SEPARATOR}?\d){{3,14}}"
 )
 _PLAIN = re.compile(
     r"[2-9]\d(?<![\w+.,:\-/]\d\d)(?<!\d[ \u00a0\u202f]\d\d)(?:[ .\-\u00a0\u202f]?\d){7,8}(?![\w])"
@@ -117,16 +119,25 @@ def _international(text: str, match: re.Match[str]) -> Phone | None:
     number = "".join(text[i] for i in places)
     country = next((number[:n] for n in (1, 2, 3) if number[:n] in _LENGTHS), number[:2])
     lengths = _LENGTHS.get(country, _OTHERS)
-    if skipped and (country not in _LENGTHS or topic_before(text, match.start()) == "order"):
+    if skipped and (country not in _LENGTHS or not _is_dialled(text, match)):
         return None
+    # Many keep the 0 of the national form: +49 0151 2345678.
+    extra = int(number[len(country) :].startswith("0") and country != "39")
     for size in reversed(lengths):
-        end = _cut(text, places, size + len(country))
+        end = _cut(text, places, size + len(country) + extra)
         if end is not None:
-            digits = number[len(country) : size + len(country)]
-            phone = Phone(match.start(), end, country, digits)
-            if not phone.reserved and not (digits.startswith("0") and country != "39"):
-                return phone
+            digits = number[len(country) + extra : size + len(country) + extra]
+            if not extra or not digits.startswith("0"):
+                phone = Phone(match.start(), end, country, digits)
+                return None if phone.reserved else phone
     return None
+
+
+def _is_dialled(text: str, match: re.Match[str]) -> bool:
+    """Tell whether digits after 00 are dialled, and not those of an article."""
+    topic = topic_before(text, match.start())
+    spaced = any(separator in match[0] for separator in " \u00a0.-/(")
+    return topic == "phone" or (topic != "order" and (spaced or not lists_numbers(text)))
 
 
 def _trunk(text: str, match: re.Match[str]) -> Phone | None:
@@ -136,8 +147,10 @@ def _trunk(text: str, match: re.Match[str]) -> Phone | None:
     if not pairs and (after_digit or _DATE.match(text, start)):
         return None
     places = [i for i in range(start, match.end()) if "0" <= text[i] <= "9"]
+    topic = topic_before(text, start)
+    lengths = (10,) if pairs else _TRUNK_LENGTHS if topic != "phone" else (*_TRUNK_LENGTHS, 8, 7)
     size, end = next(
-        ((n, cut) for n in ((10,) if pairs else _TRUNK_LENGTHS) if (cut := _cut(text, places, n))),
+        ((n, cut) for n in lengths if (cut := _cut(text, places, n))),
         (0, 0),
     )
     if not size:
@@ -148,17 +161,18 @@ def _trunk(text: str, match: re.Match[str]) -> Phone | None:
         return None
     if pairs:
         return phone
-    topic = topic_before(text, start)
     if topic == "phone":
         return phone
     if topic == "order":
         return None
     # 0151 2345 6789 is a mobile's, 0623 8732 9011 an article's.
     spaced = end - start > size and not (_FOURS.match(text, start) and number[:2] != "01")
-    usual = (size == 10 and number[1] in "1234567") or number.startswith(
-        ("07", "015", "016", "017")
+    usual = (
+        (size == 10 and number[1] in "1234567")
+        or (size == 11 and number.startswith(("07", "015", "016", "017")))
+        or (size == 12 and number.startswith(("015", "016", "017")))
     )
-    return phone if spaced or (usual and not mentions_orders(text)) else None
+    return phone if spaced or (usual and not lists_numbers(text)) else None
 
 
 def _plain(text: str, match: re.Match[str]) -> Phone | None:

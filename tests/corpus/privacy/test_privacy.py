@@ -113,7 +113,7 @@ def test_pseudonyms_are_the_same_under_one_key_only(value):
 
 
 def test_one_number_has_one_pseudonym_in_every_form():
-    text, counts = treat("06 12 34 56 78 ou 0612345678, +33 (0)6.12.34.56.78, +33612345678")
+    text, counts = treat("06 12 34 56 78, tél. 0612345678, +33 (0)6.12.34.56.78, +33612345678")
     digits = "".join(filter(str.isdigit, text))
     number = text[:14].replace(" ", "")[1:]
     assert counts["phone", "text"] == 4

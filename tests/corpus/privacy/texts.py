@@ -58,10 +58,12 @@ SENTENCES = {
 CLEAN = {
     "fr": "Ma commande {} n'est pas arrivée, le suivi {} ne bouge plus.|Facture {} du {} : {} €."
     "|Références {}, {} et {} en rupture.|Le colis {} (lot {}) est à 3,5 km, version 10.2.1.3 ?"
-    "|N° de dossier {} ; ticket {} ; article EAN {}.|Contrat {} signé le {}, montant {}.",
+    "|N° de dossier {} ; ticket {} ; article EAN {}.|Contrat {} signé le {}, montant {}.|Voici {}, {} et {}."
+    "|#{} est bloqué, #{} aussi.|id={} code={}",
     "de": "Meine Bestellung {} ist nicht da, die Sendung {} steht still.|Rechnung {} vom {}: {} €."
     "|Artikelnummern {}, {} und {} fehlen.|Das Paket {} (Los {}) wiegt 3,5 kg, Version 10.2.1.3?"
-    "|Vorgang {}; Ticket {}; Artikel EAN {}.|Vertrag {} vom {}, Betrag {}.",
+    "|Vorgang {}; Ticket {}; Artikel EAN {}.|Vertrag {} vom {}, Betrag {}.|Die Nummern {} und {} auf dem Zettel."
+    "|Kunde {}, Seriennummer {}.|id={} code={}",
 }
 
 
