@@ -8,11 +8,19 @@ Sources: A. Broder, On the resemblance and containment of documents (1997); rens
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from finetune.corpus.clean.words import PRIME, fold_record, hash_sequences, hash_words, mix, salt_of
+from finetune.corpus.clean.words import (
+    FACTOR,
+    fold_record,
+    hash_sequences,
+    hash_words,
+    mix,
+    salt_of,
+)
 from finetune.errors import MissingExtra
 from finetune.records import Record
 
@@ -28,6 +36,7 @@ _BLOCK = 128  # records signed at once: what they need fits in the processor's c
 _BLANKS = b" \xff" * WORDS + b" "  # no letter of UTF-8
 _FOUND = 0.98  # of the pairs at the threshold are to meet in a band
 _CROWD = 64  # records of one bucket that are compared with
+_FEW = 16  # records that are compared one by one faster than at once
 
 
 def sign(records: Sequence[Record]) -> list[bytes]:
@@ -108,33 +117,46 @@ def find_near(
     """
     import numpy as np
 
-    needed = round(near * SLOTS + 0.499)
+    # From here on a record is its place in `order`: the lower has precedence.
+    sides, labels = sides[order], labels[order]
+    needed = math.ceil(near * SLOTS - 1e-9)
     buckets = _bucket(signatures, order, near)
-    rank = np.empty(len(signatures), np.int64)
-    rank[order] = np.arange(len(order))
     members: dict[int, list[int]] = {}
     kept: dict[int, int] = {}
     crowded = 0
     for place in np.flatnonzero((buckets >= 0).any(axis=1)).tolist():
-        record = int(order[place])
         own = [bucket for bucket in buckets[place].tolist() if bucket >= 0]
-        others = list(set().union(*(members.get(bucket, ()) for bucket in own)))
-        if others:
-            equal = (signatures[others] == signatures[record]).sum(axis=1) >= needed
-            equal &= (sides[others] > sides[record]) | (labels[others] == labels[record])
-            if equal.any():
-                twins = np.array(others)[equal]
-                kept[record] = int(twins[rank[twins].argmin()])
-                continue
+        met = sorted({other for bucket in own for other in members.get(bucket, ())})
+        comparable = [n for n in met if sides[n] > sides[place] or labels[n] == labels[place]]
+        twin = _find_first(signatures, order[place], order[comparable], needed)
+        if twin is not None:
+            kept[int(order[place])] = twin
+            continue
         full = False
         for bucket in own:
             there = members.setdefault(bucket, [])
             if len(there) < _CROWD:
-                there.append(record)
+                there.append(place)
             else:
                 full = True
         crowded += full
     return Near(kept, crowded)
+
+
+def _find_first(
+    signatures: NDArray[np.uint16], record: int, others: NDArray[np.int64], needed: int
+) -> int | None:
+    """Return the first of `others` that has as many slots as needed in common with a record."""
+    import numpy as np
+
+    own = signatures[record]
+    if len(others) <= _FEW:
+        for other in others.tolist():
+            if np.count_nonzero(signatures[other] == own) >= needed:
+                return int(other)
+        return None
+    near = (signatures[others] == own).sum(axis=1) >= needed
+    return int(others[near.argmax()]) if near.any() else None
 
 
 def _bucket(
@@ -154,7 +176,7 @@ def _bucket(
         columns = signatures[:, band * rows : (band + 1) * rows][order].astype(np.uint64)
         keys = columns[:, 0]
         for column in columns.T[1:]:
-            keys = keys * np.uint64(PRIME) + column
+            keys = keys * np.uint64(FACTOR) + column
         _, number, count = np.unique(keys, return_inverse=True, return_counts=True)
         shared = count > 1
         names = np.where(shared, used + np.cumsum(shared) - 1, -1)

@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 
     Hashes = NDArray[np.uint64]
 
-PRIME = 0x9E3779B97F4A7C15  # odd, so that multiplying by it can be undone
+# Odd, so that multiplying by them can be undone; one for bytes of words, one for words.
+_BASE = 0x9E3779B97F4A7C15
+FACTOR = 0xC2B2AE3D27D4EB4F
 _BLOCK = 2**18  # bytes hashed at once
 # Letters that no accent explains, and signs so frequent that they are worth a short way.
 _PLAIN = {"œŒ": "oe", "æÆ": "ae", "øØ": "o", "łŁ": "l", "đĐ": "d", "ħĦ": "h", "ı": "i", "ßẞ": "ss"}
 _PLAIN |= {"µ": "u", "¼½¾‘’“”„–—…•€\u202f": " "}
 _REPLACED = tuple((letter, plain) for letters, plain in _PLAIN.items() for letter in letters)
+_SIMPLE = bytes(code for code in range(256) if chr(code) not in dict(_REPLACED))
 # Scripts that put no space between words: Thai, Lao, Myanmar, Khmer, kana, Han.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
@@ -111,6 +114,12 @@ def fold(text: str) -> bytes:
     """
     if text.isascii():
         return text.encode().translate(_ASCII)
+    try:
+        data = text.encode("latin-1")
+        if not data.translate(None, _SIMPLE):
+            return data.translate(*_latin_1())
+    except UnicodeEncodeError:
+        pass
     for letter, plain in _REPLACED:
         text = text.replace(letter, plain)
     try:
@@ -148,10 +157,10 @@ def hash_words(data: bytes) -> tuple[Hashes, NDArray[np.int64]]:
         blank = codes == 32
         edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1
         first, last = edges[0::2], edges[1::2] - 1
-        # The sum of code × PRIME ** place over a word, moved to where the text begins.
+        # The sum of code × _BASE ** place over a word, moved to where the text begins.
         powers, inverses = _powers()
         sums = np.cumsum(codes * powers[: len(codes)])
-        hashes.append(mix((sums[last] - sums[first - 1]) * inverses[first]))
+        hashes.append((sums[last] - sums[first - 1]) * inverses[first])
         starts.append(first + (begin - 1))
     return np.concatenate(hashes), np.concatenate(starts)
 
@@ -169,11 +178,11 @@ def _blocks(data: bytes) -> Iterator[tuple[int, int]]:
 
 @functools.cache
 def _powers() -> tuple[Hashes, Hashes]:
-    """Return PRIME ** place and its inverse, modulo 2 ** 64."""
+    """Return _BASE ** place and its inverse, modulo 2 ** 64."""
     import numpy as np
 
     factors = np.ones((2, _BLOCK + 2), np.uint64)
-    factors[0, 1:], factors[1, 1:] = PRIME, pow(PRIME, -1, 2**64)
+    factors[0, 1:], factors[1, 1:] = _BASE, pow(_BASE, -1, 2**64)
     powers, inverses = np.cumprod(factors, axis=1)
     return powers, inverses
 
@@ -198,7 +207,7 @@ def hash_sequences(words: Hashes, length: int) -> Hashes:
     count = max(0, len(words) - length + 1)
     total = words[:count].copy()
     for place in range(1, length):
-        total *= _scalar(PRIME)
+        total *= _scalar(FACTOR)
         total += words[place : place + count]
     return mix(total)
 
