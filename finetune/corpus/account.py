@@ -10,7 +10,7 @@ from finetune.checks.report import Finding
 MAX_PLACES = 20  # places kept of each fix
 
 # What takes records away, in the order in which it happens.
-STEPS = ("check", "filter", "contamination", "duplicate", "near-duplicate", "balance", "limit")
+STEPS = ("check", "filter", "contamination", "duplicate", "near-duplicate", "limit", "balance")
 
 
 class Loss(NamedTuple):
@@ -20,11 +20,13 @@ class Loss(NamedTuple):
         finding: Where, and by which rule.
         step: Of STEPS; "row" where the row gave no record.
         kept: Source, file and line of the record that stays in its place, if there is one.
+        evaluation: The evaluation item that it repeats, as `file:line`.
     """
 
     finding: Finding
     step: str
     kept: tuple[str, str, int] | None = None
+    evaluation: str | None = None
 
 
 class Account:
@@ -43,6 +45,8 @@ class Account:
         self.fixes: Counter[str] = Counter()
         self.fixed: dict[str, list[str]] = {}
         self.privacy: Counter[tuple[str, str]] = Counter()
+        self.languages: Counter[str] = Counter()
+        self.contamination: dict[str, dict[str, int]] = {}
         self.steps: Counter[tuple[str, str]] = Counter()
         self.lost_rows = 0
 
@@ -82,10 +86,12 @@ class Account:
             (self.warnings, other.warnings),
             (self.unused, other.unused),
             (self.fixes, other.fixes),
+            (self.languages, other.languages),
         ):
             mine.update(more)
         self.steps.update(other.steps)
         self.privacy.update(other.privacy)
+        self.contamination.update(other.contamination)
         for name, places in other.fixed.items():
             kept = self.fixed.setdefault(name, [])
             kept += places[: MAX_PLACES - len(kept)]
@@ -115,6 +121,8 @@ class Account:
                 for name, count in sorted(self.fixes.items())
             },
             "unused": dict(sorted(self.unused.items())),
+            **({"languages": dict(sorted(self.languages.items()))} if self.languages else {}),
+            **({"contamination": self.contamination} if self.contamination else {}),
         }
 
     def waterfall(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +21,12 @@ from finetune.converters.images import place_images
 from finetune.converters.outward import find_outward
 from finetune.corpus.account import Account, Loss
 from finetune.corpus.chunks import Cutter
+from finetune.corpus.clean import Contamination, Filters, sign
 from finetune.corpus.containers import Raw, Row
 from finetune.corpus.images import load_images
 from finetune.corpus.split import Side, Split
 from finetune.errors import DataError
+from finetune.recipe.tree import Clean
 from finetune.records import (
     ChatRecord,
     ClassifierRecord,
@@ -42,10 +44,12 @@ class Steps(NamedTuple):
     Attributes:
         target: What records are checked against; None leaves the check out.
         to: The format that is written; a record that it cannot hold is rejected.
+        clean: Filters, decontamination and the signatures of near duplicates.
     """
 
     target: Target | None = None
     to: str = "laplateforme"
+    clean: Clean | None = None
 
 
 class Reader(NamedTuple):
@@ -58,6 +62,7 @@ class Reader(NamedTuple):
         split: Tells the side of a row; None where there is only one.
         cutter: Cuts documents into records; None leaves them whole.
         folder: Where the file lies, for the images beside it; None where that is nowhere.
+        known: Columns with personal data.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Reader(NamedTuple):
     split: Split | None = None
     cutter: Cutter | None = None
     folder: Path | None = None
+    known: tuple[str, ...] = ()
 
 
 class Task(NamedTuple):
@@ -84,6 +90,7 @@ class Made(NamedTuple):
         side: Where its row belongs.
         position: Hash of the row as it was read, or of its group: 64 bits; 0 without a split.
         labels: Those of a classifier's record, whose text is left out.
+        signature: Where near duplicates are looked for.
     """
 
     line: bytes
@@ -91,6 +98,7 @@ class Made(NamedTuple):
     side: Side = Side.TRAIN
     position: int = 0
     labels: ClassifierRecord | None = None
+    signature: bytes | None = None
 
 
 class Outcome(NamedTuple):
@@ -106,22 +114,32 @@ class Chain:
 
     Args:
         steps: What is done with each record.
+
+    Raises:
+        UsageError: A step names something that is not there.
+        MissingExtra: A library that a step needs is not installed.
+        DataError: An evaluation file cannot be read.
     """
 
     def __init__(self, steps: Steps) -> None:
-        self._steps = steps
-        self._checker = functools.cache(self._make_checker)
-        self._encode = find_outward(steps.to).encode if steps.to != "laplateforme" else encode
+        self.target = steps.target
+        self.encode = find_outward(steps.to).encode if steps.to != "laplateforme" else encode
+        self.filters = self.contamination = None
+        self.signs = bool(steps.clean and steps.clean.deduplicate == "near")
+        if steps.clean:
+            filters = Filters(steps.clean)
+            self.filters = filters if filters.active else None
+            if steps.clean.decontaminate:
+                self.contamination = Contamination(steps.clean.decontaminate)
+        self.checker = functools.cache(self._make_checker)
 
     def _make_checker(self, kind: str) -> Checker | None:
-        target = self._steps.target
-        return Checker(kind, target, across=False) if target else None
+        return Checker(kind, self.target, across=False) if self.target else None
 
     def run(self, task: Task) -> Outcome:
         """Return what the rows of a task give."""
-        reader, items = task
-        work = Work(reader, self._checker(reader.detection.kind), self._encode)
-        for item in items:
+        work = Work(task.reader, self)
+        for item in task.items:
             work.take(item.parse() if isinstance(item, Raw) else item)
         return work.finish()
 
@@ -131,44 +149,38 @@ class Work:
 
     Args:
         reader: How they become records.
-        checker: Checks them; None leaves that out.
-        encode: Record → line.
+        chain: What is done with each record.
     """
 
-    def __init__(
-        self,
-        reader: Reader,
-        checker: Checker | None = None,
-        encode: Callable[[Record], bytes] = encode,
-    ) -> None:
+    def __init__(self, reader: Reader, chain: Chain) -> None:
         self.losses: list[Loss] = []
         self._reader = reader
+        self._chain = chain
         converter = CONVERTERS[reader.detection.format]
         self._convert, self._unused = converter.convert, converter.unused
-        self._checker = checker
-        self._encode = encode
+        self._checker = chain.checker(reader.detection.kind)
         self._used = keys_of(reader.detection)
         self._shapes: Counter[tuple[str, ...]] = Counter()
         self._account = Account()
-        self._records: list[Made] = []
+        self._made: list[Made] = []
+        self._signed: list[Record] = []
 
     def take(self, row: Row) -> None:
         """Convert a row, and keep those of its records that pass."""
-        split = self._reader.split
+        reader = self._reader
         records = self.convert(row)
         side, position = Side.TRAIN, 0
-        if split and records:
-            position = split.position(row.value)
-            side = split.side_at(position)
-        lost = False
+        if reader.split and records:
+            position = reader.split.position(row.value)
+            side = reader.split.side_at(position)
+        rejected = self._account.records["rejected"]
         for record in records:
-            line = self._pass(record, row)
-            if line is None:
-                lost = True
-            else:
-                labels = labels_of(record)
-                self._records.append(Made(line, row.line, side, position, labels))
-        self._account.lost_rows += lost
+            line = self._pass(record, row, side)
+            if line is not None:
+                self._made.append(Made(line, row.line, side, position, without_text(record)))
+                if self._chain.signs:
+                    self._signed.append(record)
+        self._account.lost_rows += self._account.records["rejected"] > rejected
 
     def convert(self, row: Row) -> list[Record]:
         """Return the records of a row, unchecked; where there are none, `losses` says why."""
@@ -211,35 +223,68 @@ class Work:
         if self._unused:
             self._account.unused.update(self._unused(value, self._reader.detection))
 
-    def _pass(self, record: Record, row: Row) -> bytes | None:
+    def _pass(self, record: Record, row: Row, side: Side) -> bytes | None:
         """Return the line of a record, changed where it must be, or None where it is left out."""
-        findings = (
-            self._checker.check_record(record, self._reader.name, row.line)
-            if self._checker
-            else None
-        )
-        if findings:
-            errors = [finding for finding in findings if finding.severity == "error"]
-            for finding in findings:
-                if finding.severity == "warning":
-                    self._account.warnings[finding.rule] += 1
-            if errors:
-                self.losses.append(self._account.lose(errors[0], "check"))
+        chain = self._chain
+        if self._checker:
+            findings = self._checker.check_record(record, self._reader.name, row.line)
+            if findings and not self._stands(findings):
                 return None
+        if chain.filters and (rule := chain.filters.reason(record)):
+            self._lose(row, Fault(rule, "", ""), "filter")
+            return None
+        if (
+            chain.contamination
+            and side is Side.TRAIN
+            and (item := chain.contamination.find(record))
+        ):
+            self._lose(row, Fault("contaminated", "", ""), "contamination", evaluation=item)
+            return None
         try:
-            return self._encode(record)
+            return chain.encode(record)
         except ConvertError as error:
             fault = Fault(error.rule or "not-in-format", error.path or "", error.fact)
-            finding = finding_at(self._reader.name, row.line, fault)
-            self.losses.append(self._account.lose(finding, "check"))
+            self._lose(row, fault, "check")
             return None
+
+    def _stands(self, findings: list[Finding]) -> bool:
+        """Take note of findings; tell whether none is an error."""
+        errors = [finding for finding in findings if finding.severity == "error"]
+        for finding in findings:
+            if finding.severity == "warning":
+                self._account.warnings[finding.rule] += 1
+        if errors:
+            self.losses.append(self._account.lose(errors[0], "check"))
+        return not errors
+
+    def _known(self, value: Any) -> Iterator[Any]:
+        """Yield what the known columns of a row hold, or of all rows of a conversation."""
+        for row in value if isinstance(value, list) else (value,):
+            if isinstance(row, dict):
+                yield from (row[name] for name in self._reader.known if name in row)
+
+    def _lose(self, row: Row, fault: Fault, step: str, *, evaluation: str | None = None) -> None:
+        loss = self._account.lose(finding_at(self._reader.name, row.line, fault), step)
+        self.losses.append(loss._replace(evaluation=evaluation))
 
     def finish(self) -> Outcome:
         """Return what there is."""
-        unused = self._account.unused
+        account, chain = self._account, self._chain
         for shape, count in self._shapes.items():
-            unused.update(dict.fromkeys(set(shape) - self._used, count))
-        return Outcome(self._account, self._records, self.losses)
+            account.unused.update(dict.fromkeys(set(shape) - self._used, count))
+        if chain.filters:
+            account.languages.update(chain.filters.languages)
+            chain.filters.languages.clear()
+        if chain.contamination:
+            account.contamination = chain.contamination.facts
+        made = self._made
+        if self._signed:
+            signatures = sign(self._signed)
+            made = [
+                one._replace(signature=signature)
+                for one, signature in zip(made, signatures, strict=True)
+            ]
+        return Outcome(account, made, self.losses)
 
 
 def finding_at(file: str, line: int, fault: Fault) -> Finding:
@@ -247,7 +292,7 @@ def finding_at(file: str, line: int, fault: Fault) -> Finding:
     return Finding(file, line, fault.path, fault.rule, "error", fault.message, fixable=False)
 
 
-def labels_of(record: Record) -> ClassifierRecord | None:
+def without_text(record: Record) -> ClassifierRecord | None:
     """Return a classifier's record without its text: what the rules across records look at."""
     if not isinstance(record, ClassifierRecord):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from finetune.checks.whole import LabelRules
 from finetune.converters import CONVERTERS, Detection, detect, find_converter
 from finetune.converters.outward import find_outward
 from finetune.corpus.account import Account
-from finetune.corpus.chain import Outcome, Reader, Steps, Task, Work, finding_at
+from finetune.corpus.chain import Chain, Outcome, Reader, Steps, Task, Work, finding_at
 from finetune.corpus.chunks import Cutter
 from finetune.corpus.containers import Container, Raw, Row, open_container, open_source
 from finetune.corpus.grouping import group_rows
@@ -24,7 +24,7 @@ from finetune.corpus.workers import Workers
 from finetune.errors import DataError, UsageError
 from finetune.progress import Progress, silent
 from finetune.records import Record
-from finetune.text import safe
+from finetune.text import did_you_mean, safe
 
 _SAMPLE = 100  # rows looked at to tell the format
 _PATIENCE = 1000  # rows that may be unreadable before the file is given up
@@ -43,6 +43,7 @@ class Reading(NamedTuple):
         system: System prompt for records that have none.
         roles: What the rows call their roles → our roles.
         cutter: Cuts documents into records; None leaves them whole.
+        known: Columns with personal data, which the rows must have.
     """
 
     format: str | None = None
@@ -51,6 +52,7 @@ class Reading(NamedTuple):
     system: str | None = None
     roles: Mapping[str, str] = {}
     cutter: Cutter | None = None
+    known: Sequence[str] = ()
 
 
 class Conversion:
@@ -61,7 +63,6 @@ class Conversion:
         name: What messages and rejections call the file.
         reading: How it is to be read.
         split: Tells the side of a row.
-        group: A column that the rows must have.
         folder: For temporary files; the system's where None.
 
     Raises:
@@ -76,7 +77,6 @@ class Conversion:
         reading: Reading,
         *,
         split: Split | None = None,
-        group: str | None = None,
         folder: Path | None = None,
     ) -> None:
         self.name = name
@@ -94,12 +94,20 @@ class Conversion:
             ) from None
         self.detection = self._detect(sample, reading)
         self._items = self._group(itertools.chain(items, container.items), folder)
+        there = {key for row in sample if isinstance(row.value, dict) for key in row.value}
+        _check_there("known", reading.known, there, name)
+        if split and split.group:
+            _check_there("group", [split.group], there, name)
         if split and CONVERTERS[self.detection.format].group:
             split = split.by(self.detection.column("conversation"))
-        if group and not any(isinstance(r.value, dict) and group in r.value for r in sample):
-            raise UsageError(f"{name}: group: no column `{safe(group, 80)}`")
         self.reader = Reader(
-            name, self.detection, reading.system, split, reading.cutter, _folder(file)
+            name,
+            self.detection,
+            reading.system,
+            split,
+            reading.cutter,
+            _folder(file),
+            tuple(reading.known),
         )
 
     def facts(self) -> dict[str, Any]:
@@ -162,7 +170,7 @@ class Conversion:
 
     def records(self) -> Iterator[tuple[int, Record | None, list[Finding]]]:
         """Yield line and record of each row, unchecked, or why it gave none."""
-        work = Work(self.reader)
+        work = Work(self.reader, Chain(Steps()))
         for item in self._items:
             row = item.parse() if isinstance(item, Raw) else item
             records = work.convert(row)
@@ -176,6 +184,15 @@ def _folder(file: io.BufferedIOBase) -> Path | None:
     on_disk = isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO)
     name = getattr(file, "name", None) if on_disk else None
     return Path(name).parent if isinstance(name, str) else None
+
+
+def _check_there(field: str, columns: Iterable[str], there: set[str], name: str) -> None:
+    for column in columns:
+        if column not in there:
+            raise UsageError(
+                f"{name}: {field}: no column `{safe(column, 80)}`",
+                hint=did_you_mean(column, there),
+            )
 
 
 def _sample(container: Container) -> tuple[list[Row | Raw], list[Row]]:

@@ -86,14 +86,17 @@ def describe(recipe: Recipe, inputs: list[Input], target: str) -> dict[str, Any]
         target: What the records are checked against.
     """
     data = recipe.data.model_dump(mode="json", exclude={"train", "validation"})
+    data["clean"]["decontaminate"] = [
+        {"name": file.name, "sha256": file.digest()}
+        for path in recipe.data.clean.decontaminate
+        for file in find_files(path)[0]
+    ]
     if not isinstance(recipe.data.validation, list):
         data["validation"] = recipe.data.validation
     return {
         "version": __version__,
-        "name": recipe.name,
         "kind": METHODS[recipe.method].record,
         "target": target,
-        "seed": recipe.seed,
         "data": data,
         "evaluation": recipe.evaluation.data,
         "inputs": [

@@ -33,9 +33,9 @@ class Part:
             yield self
 
     def write(self, lines: list[bytes]) -> None:
-        """Append records, each a line with its end."""
+        """Append records."""
         self.records += len(lines)
-        self._file.write(b"".join(lines))
+        self._file.write(b"\n".join([*lines, b""]))
 
     def facts(self) -> dict[str, Any]:
         """Return what the manifest says about the file."""

@@ -20,13 +20,14 @@ from finetune.converters.code.screening import is_licence
 from finetune.corpus.account import Account, Loss
 from finetune.corpus.chain import Made, Steps, Task, finding_at
 from finetune.corpus.chunks import Cutter
+from finetune.corpus.clean import Warned, settle
 from finetune.corpus.conversion import Across, Conversion, Reading
 from finetune.corpus.dataset import MANIFEST, Dataset, profile_files
-from finetune.corpus.facts import Facts, find_equal
 from finetune.corpus.inputs import Input, describe, find_inputs
 from finetune.corpus.parts import Parts
 from finetune.corpus.split import Side, Split
 from finetune.corpus.workers import Workers, count_workers
+from finetune.corpus.written import Written, find_equal
 from finetune.errors import DataError, RunLocked, UsageError
 from finetune.files import AtomicFile, Lock, slug, sync_folder, to_json
 from finetune.methods import METHODS
@@ -39,6 +40,15 @@ if TYPE_CHECKING:
 
 _PLACES = 3  # places shown for each rule
 _SHORT = 12  # characters of the digest in a folder's name
+# What is decided when all records are known: rule → step of the waterfall.
+_STEPS = {
+    "duplicate": "duplicate",
+    "held-out": "duplicate",
+    "near-duplicate": "near-duplicate",
+    "near-duplicate-of-validation": "near-duplicate",
+    "max-records": "limit",
+    "balance": "balance",
+}
 
 
 def prepare(
@@ -155,7 +165,7 @@ class _Preparation:
         self._progress = progress
         self._kind = METHODS[recipe.method].record
         self._account = Account()
-        self._facts = Facts()
+        self._written = Written()
         self._files: list[_File] = []
         self._train = [_train_file(one) for one in inputs if one.side is Side.TRAIN]
         self._parts = Parts(folder, self._train)
@@ -163,12 +173,13 @@ class _Preparation:
 
     def run(self) -> dict[str, Any]:
         """Write everything but the manifest, and return what it says."""
+        steps = Steps(self._target, clean=self._recipe.data.clean)
         with AtomicFile(self._folder / "rejected.jsonl") as rejected:
             self._rejected = rejected
-            with self._parts, Workers(Steps(self._target), self._workers) as workers:
+            with self._parts, Workers(steps, self._workers) as workers:
                 self._read(workers)
             self._stop_if_too_many()
-            keep = self._settle()
+            keep, warned = self._settle()
         files = {path.name: facts for path, facts in self._finish(keep)}
         if not any(files[name]["records"] for name in self._train):
             raise DataError("no record is left to train on")
@@ -177,6 +188,7 @@ class _Preparation:
         return {
             **self._account.to_dict(),
             "waterfall": self._account.waterfall(),
+            "notes": [one._asdict() for one in warned],
             "profile": profile_files([self._folder / name for name in self._train], self._kind),
             "sources": [self._describe(one) for one in self._inputs],
             "files": files,
@@ -202,7 +214,10 @@ class _Preparation:
         for one in self._inputs:
             source = one.source
             split = Split(
-                validation=shared, evaluation=self._recipe.evaluation.data, group=source.group
+                validation=shared,
+                evaluation=self._recipe.evaluation.data,
+                group=source.group,
+                least=one.side,
             )
             reading = Reading(
                 source.format,
@@ -211,16 +226,12 @@ class _Preparation:
                 source.system,
                 source.roles,
                 Cutter(source.chunks, self._recipe.model),
+                source.known,
             )
             for number, file in enumerate(one.files):
                 with file.open() as stream:
                     conversion = Conversion(
-                        stream,
-                        file.name,
-                        reading,
-                        split=split,
-                        group=source.group,
-                        folder=self._folder,
+                        stream, file.name, reading, split=split, folder=self._folder
                     )
                     self._files.append(_File(one, file.name, conversion.facts()))
                     for task in conversion.tasks():
@@ -229,40 +240,46 @@ class _Preparation:
 
     def _write(self, records: list[Made], file: int, one: Input) -> None:
         train = self._train.index(_train_file(one)) if one.side is Side.TRAIN else -1
+        source = self._inputs.index(one)
         lines: dict[int, list[bytes]] = {}
         for made in records:
-            side = max(made.side, one.side)
-            part = self._parts.number(side, train)
-            line = made.line + b"\n"
-            lines.setdefault(part, []).append(line)
-            self._facts.add(
-                line, part=part, file=file, row=made.row, side=side, position=made.position
-            )
+            part = self._parts.number(made.side, train)
+            lines.setdefault(part, []).append(made.line)
+            self._written.add(made, part=part, file=file, source=source)
         for part, some in lines.items():
             self._parts.all[part].write(some)
 
-    def _settle(self) -> NDArray[Any]:
-        """Decide on all records together; return which of them stay."""
+    def _settle(self) -> tuple[NDArray[Any], list[Warned]]:
+        """Decide on all records together; return which of them stay, and what is odd."""
         import numpy as np
 
         clean = self._recipe.data.clean
-        keep = np.ones(len(self._facts), dtype=bool)
-        for removal in find_equal(self._facts, duplicates=clean.deduplicate == "off"):
-            keep[removal.number] = False
+        keep = np.ones(len(self._written), dtype=bool)
+        equal = list(find_equal(self._written, duplicates=clean.deduplicate == "off"))
+        caps = {
+            number: one.source.max_records
+            for number, one in enumerate(self._inputs)
+            if one.source.max_records is not None
+        }
+        gone = [removal.record for removal in equal]
+        removals, warned = settle(self._written.facts, clean, caps, gone)
+        for removal in [*equal, *removals]:
+            keep[removal.record] = False
             self._account.records["written"] -= 1
-            file, row = self._facts.place(removal.number)
+            file, row = self._written.place(removal.record)
             finding = finding_at(self._files[file].name, row, Fault(removal.rule, "", ""))
             kept = None if removal.kept is None else self._place(removal.kept)
-            self._note(self._files[file].source, self._account.lose(finding, removal.step, kept))
-        return keep
+            step = _STEPS[removal.rule]
+            self._note(self._files[file].source, self._account.lose(finding, step, kept))
+        return keep, warned
 
     def _place(self, number: int) -> tuple[str, str, int]:
-        file, row = self._facts.place(number)
+        file, row = self._written.place(number)
         return self._files[file].source.name, self._files[file].name, row
 
     def _finish(self, keep: NDArray[Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Take out what does not stay, write origins.jsonl, and yield the facts of each file."""
-        facts, parts = self._facts, self._facts.column("part")
+        written, parts = self._written, self._written.column("part")
         ends = [
             f'"source":{to_json(file.source.name).decode()},"file":{to_json(file.name).decode()}'
             for file in self._files
@@ -272,10 +289,10 @@ class _Preparation:
                 own = parts == number
                 stays = keep[own]
                 if not stays.all():
-                    part.drop(facts.column("size")[own], stays)
+                    part.drop(written.column("size")[own], stays)
                 start = f'{{"output":{to_json(part.path.name).decode()},"line":'
                 places = zip(
-                    *(facts.column(name)[own & keep].tolist() for name in ("file", "row")),
+                    *(written.column(name)[own & keep].tolist() for name in ("file", "row")),
                     strict=True,
                 )
                 for line, (file, row) in enumerate(places, 1):
@@ -304,6 +321,8 @@ class _Preparation:
         line: dict[str, Any] = {"source": one.name, "file": finding.file, "line": finding.line}
         line |= {"path": finding.path} if finding.path else {}
         line["rule"] = finding.rule
+        if loss.evaluation:
+            line["evaluation"] = loss.evaluation
         if loss.kept:
             line["kept"] = dict(zip(("source", "file", "line"), loss.kept, strict=True))
         self._rejected.write(to_json(line) + b"\n")

@@ -30,24 +30,34 @@ class Split:
         validation: Share kept for validation.
         evaluation: Share kept from both splits.
         group: Key of a row whose value keeps rows together; rows without one stand alone.
+        least: The side of the rows that are in no share.
 
     Example:
         >>> Split(validation=0.0, evaluation=1.0).side({"question": "Q"}).name
         'EVALUATION'
     """
 
-    def __init__(self, *, validation: float, evaluation: float, group: str | None = None) -> None:
-        self._shares = {"validation": validation, "evaluation": evaluation}
+    def __init__(
+        self,
+        *,
+        validation: float,
+        evaluation: float,
+        group: str | None = None,
+        least: Side = Side.TRAIN,
+    ) -> None:
+        self.group = group
+        self._validation, self._evaluation, self._least = validation, evaluation, least
         # Of 64 bits; a share of 1 takes all.
-        self._evaluation = round(evaluation * 2**64)
-        self._validation = self._evaluation + round(validation * 2**64)
-        self._group = group
+        self._evaluated = round(evaluation * 2**64)
+        self._held_out = self._evaluated + round(validation * 2**64)
 
     def by(self, group: str) -> Split:
         """Return the same shares, rows kept together by `group` where no other key was named."""
-        if self._group is not None:
+        if self.group is not None:
             return self
-        return Split(**self._shares, group=group)
+        return Split(
+            validation=self._validation, evaluation=self._evaluation, group=group, least=self._least
+        )
 
     def side(self, row: Any) -> Side:
         """Return the side of a row as it was read."""
@@ -55,18 +65,18 @@ class Split:
 
     def position(self, row: Any) -> int:
         """Return the hash of a row's group, else of the row: 64 bits that order rows for ever."""
-        data = _ENCODER.encode(row) if self._group is None else self._key(row)
+        data = _ENCODER.encode(row) if self.group is None else self._key(row)
         return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
     def side_at(self, position: int) -> Side:
         """Return the side of a row by its position."""
-        if position < self._evaluation:
+        if position < self._evaluated:
             return Side.EVALUATION
-        return Side.VALIDATION if position < self._validation else Side.TRAIN
+        return Side.VALIDATION if position < self._held_out else self._least
 
     def _key(self, row: Any) -> bytes:
         first = row[0] if isinstance(row, list) and row else row  # the rows of one conversation
-        group = first.get(self._group) if isinstance(first, dict) else None
+        group = first.get(self.group) if isinstance(first, dict) else None
         if group is None or group == "":
             return _ENCODER.encode(row)
         # A number in one source and its digits in another are one group.

@@ -1,7 +1,6 @@
-"""Facts: what is kept in memory about every record of a dataset, in columns of numbers.
+"""Written: where every record of a dataset stands, in columns of numbers.
 
-About 50 bytes a record; near-duplicate signatures lie in a file. What can be decided only when all
-records are known (duplicates, caps, balance) is decided on them.
+About 55 bytes a record, so that what needs all records (duplicates, origins) fits in memory.
 """
 
 from __future__ import annotations
@@ -9,63 +8,53 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from finetune.corpus.split import Side
+from finetune.corpus.clean import Facts, Removal, labels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from finetune.corpus.chain import Made
 
-class Removal(NamedTuple):
-    """A record that is taken out again.
+
+class Written:
+    """Records by number, from 0, in the order in which they were read.
 
     Attributes:
-        number: Its number among the facts.
-        rule: Why.
-        step: Of `account.STEPS`.
-        kept: The number of the record that stays in its place, if there is one.
+        facts: What cleaning looks at.
     """
 
-    number: int
-    rule: str
-    step: str
-    kept: int | None = None
-
-
-class Facts:
-    """Records by number, from 0, in the order in which they were read."""
-
     def __init__(self) -> None:
+        self.facts = Facts()
         self._part = array("H")
         self._file = array("I")
         self._row = array("Q")
         self._size = array("I")
-        self._side = array("B")
-        self._position = array("Q")
         self._prints = bytearray()
 
     def __len__(self) -> int:
         return len(self._row)
 
-    def add(  # noqa: D417 (named as the columns are)
-        self, line: bytes, *, part: int, file: int, row: int, side: Side, position: int
-    ) -> None:
+    def add(self, made: Made, *, part: int, file: int, source: int) -> None:
         """Take note of a record.
 
         Args:
-            line: Its line in the part, with its end.
+            made: The record.
+            part: The number of the file it was written to.
+            file: The number of the file it was read from.
+            source: The number of its source.
         """
+        labels = labels_of(made.labels) if made.labels else None
+        self.facts.add(made.side, made.position, source, labels, made.signature)
         self._part.append(part)
         self._file.append(file)
-        self._row.append(row)
-        self._size.append(len(line))
-        self._side.append(side)
-        self._position.append(position)
-        self._prints += hashlib.blake2b(line, digest_size=16).digest()
+        self._row.append(made.row)
+        self._size.append(len(made.line) + 1)
+        self._prints += hashlib.blake2b(made.line, digest_size=16).digest()
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return a column: `part`, `file`, `row`, `size`, `side` or `position`; shape [records]."""
+        """Return a column: `part`, `file`, `row` or `size` (with the line end); shape [records]."""
         import numpy as np
 
         values: array[int] = getattr(self, f"_{name}")
@@ -82,19 +71,19 @@ class Facts:
         return self._file[number], self._row[number]
 
 
-def find_equal(facts: Facts, *, duplicates: bool) -> Iterator[Removal]:
-    """Yield the records that equal another one, those of later steps of the split first.
+def find_equal(written: Written, *, duplicates: bool) -> Iterator[Removal]:
+    """Yield the records that equal another one, in order.
 
     Of equal records, one on the side that is held out most stays: no training record equals a
     validation or evaluation record.
 
     Args:
-        facts: All records.
+        written: All records.
         duplicates: Equal records on that side all stay.
     """
     import numpy as np
 
-    prints, sides = facts.fingerprints(), facts.column("side")
+    prints, sides = written.fingerprints(), written.facts.sides
     order = np.argsort(prints[:, 0], kind="stable")
     same = prints[order[1:], 0] == prints[order[:-1], 0]
     if not same.any():
@@ -110,7 +99,7 @@ def find_equal(facts: Facts, *, duplicates: bool) -> Iterator[Removal]:
         if kept < 0 or (prints[number] != prints[kept]).any():
             kept = number
         elif sides[number] < sides[kept]:
-            removals.append(Removal(number, "held-out", "duplicate", kept))
+            removals.append(Removal(number, "held-out", kept))
         elif not duplicates:
-            removals.append(Removal(number, "duplicate", "duplicate", kept))
+            removals.append(Removal(number, "duplicate", kept))
     yield from sorted(removals)
