@@ -1,12 +1,17 @@
-"""Reasons why a raw row, or a record made of it, is left out."""
+"""Reasons why a raw row, or a record made of it, is left out; and what `prepare` notes."""
 
 from __future__ import annotations
 
-from finetune.checks.rules.rule import Rule
+from finetune.checks.rules.rule import TARGETS, Rule
 
 
 def _row(name: str, summary: str) -> Rule:
     return Rule(name, summary, kinds=())
+
+
+def _note(name: str, summary: str) -> Rule:
+    """Return a rule on all records together, which `prepare` looks at."""
+    return Rule(name, summary, errors=(), warnings=TARGETS, kinds=())
 
 
 ROWS = (
@@ -65,4 +70,7 @@ ROWS = (
     _row("max-characters", "a record has no more text than the recipe allows"),
     _row("max-records", "a source gives as many training records as the recipe allows"),
     _row("balance", "a class has as many training records as the smallest"),
+    _note("label-not-validated", "each class of the training data is in the validation data"),
+    _note("mostly-near-duplicates", "at most half of the training records nearly equal another"),
+    _note("crowded", "a record was compared with all that it may nearly equal"),
 )
