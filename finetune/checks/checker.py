@@ -85,7 +85,7 @@ class Checker:
         try:
             record = self._decode(data or b"")
         except _REFUSED:
-            return None, self._find(self._explain(data), file, number)
+            return None, self.find(self._explain(data), file, number)
         line = data or b""
         faults = self._judge(record, number)
         if has_duplicate_keys(line, record, faultless=self._sure and not faults):
@@ -109,7 +109,7 @@ class Checker:
         return faults
 
     def _settle(self, record: Record, faults: list[Fault], file: str, number: int) -> list[Finding]:
-        findings = self._find(faults, file, number) if faults else []
+        findings = self.find(faults, file, number) if faults else []
         if self._tokenizer and not any(finding.severity == "error" for finding in findings):
             self._uncounted.append((record, file, number))
         return findings
@@ -140,25 +140,26 @@ class Checker:
         try:
             record = self._decode(data)
         except _REFUSED:
-            return self._find(self._explain(data), "", 0)
+            return self.find(self._explain(data), "", 0)
         return self.check_repaired(record, "", 0)
 
     def check_repaired(self, record: Record, file: str, number: int) -> list[Finding]:
         """Return the findings of a repaired record, without counting it."""
         faults = self._rules.check(record) + self._texts.check(record)
-        return self._find(faults, file, number)
+        return self.find(faults, file, number)
 
     def finish(self, file: str) -> list[Finding]:
         """Return the findings on the records as a whole."""
         faults = self._rules.finish()
         faults += self._labels.finish() if self._labels else []
-        return self._find(faults, file, 0) + [
+        return self.find(faults, file, 0) + [
             finding
             for number, fault in self._lengths.finish()
-            for finding in self._find([fault], file, number)
+            for finding in self.find([fault], file, number)
         ]
 
-    def _find(self, faults: list[Fault], file: str, number: int) -> list[Finding]:
+    def find(self, faults: list[Fault], file: str, number: int) -> list[Finding]:
+        """Return the findings that faults are: those of the rules in force."""
         severities = self.target.severities
         return [
             Finding(

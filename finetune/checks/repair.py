@@ -45,7 +45,7 @@ def repair(
     done: set[str] = set()
     for _ in range(_MAX_PASSES):
         rules = {finding.rule for finding in findings}
-        wanted = wanted_fixes(findings, names)
+        wanted = [name for name in wanted_fixes(findings, names) if name != "unix-lines"]
         if "drop-blank-lines" in wanted:
             return b"", {"drop-blank-lines"}
         value, _ = read_value(data)

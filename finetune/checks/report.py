@@ -55,8 +55,8 @@ class Report(Struct):
 
     `records` counts the lines or records looked at, `valid` those without an error. `by_rule`
     counts findings; `shown` keeps the first of each rule. `tokens` and `trained_tokens` are None
-    without a tokenizer. `fixes` counts the records a fix changed, `written` and `left_out` those
-    that went into the repaired copy or could not.
+    without a tokenizer. `fixes` counts the records that a fix changed, or would change in a copy;
+    `written` and `left_out` those that went into the repaired copy or could not.
     """
 
     records: int = 0
@@ -107,7 +107,9 @@ class Report(Struct):
             "trained_tokens": self.trained_tokens,
         }
         if self.written or self.left_out:
-            counts |= {"written": self.written, "left_out": self.left_out, "fixes": self.fixes}
+            counts |= {"written": self.written, "left_out": self.left_out}
+        if self.fixes:
+            counts["fixes"] = self.fixes
         return counts
 
     def raise_for_errors(self) -> None:

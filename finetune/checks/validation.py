@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from finetune import records
+from finetune.checks.beside import Beside, check_training_size
 from finetune.checks.checker import Checker
+from finetune.checks.fixes import DEFAULT_FIXES, find_fixes
 from finetune.checks.lines import read_value
 from finetune.checks.repair import repair
-from finetune.checks.report import Finding, Report
+from finetune.checks.report import Fault, Finding, Report
 from finetune.checks.targets import Target, find_target
 from finetune.errors import UsageError
 from finetune.files import AtomicFile, Damaged, open_bytes, read_lines
@@ -45,6 +47,8 @@ def validate(
     tokenizer: Tokenizer | None = None,
     ignore: Iterable[str] = (),
     fix: Path | None = None,
+    only: Iterable[str] | None = None,
+    validation: Path | Input | None = None,
     on_findings: Callable[[list[Finding]], None] | None = None,
     progress: Progress = silent,
 ) -> Report:
@@ -56,21 +60,33 @@ def validate(
         target: `platform`, `v1` … `v15`, `hf`, a model, or its tokenizer file or folder.
         tokenizer: Counts tokens when given.
         ignore: Rules whose warnings are left out.
-        fix: Where the repaired copy goes: a file for one input, a folder for several.
+        fix: Where the repaired copy goes: a file for one input, a folder for several. Without it
+            the report says what would be repaired.
+        only: The fixes that may be made; those that need not be named where it is None.
+        validation: The validation data of these files: read first, checked like them, and held
+            against them.
         on_findings: Called with the findings of each record that has some.
         progress: Called now and then with the records read.
 
     Raises:
-        UsageError: A file is missing, or a target, rule or kind is not there, or the copy would
-            overwrite an input.
+        UsageError: A file is missing, or a target, rule, fix or kind is not there, or the copy
+            would overwrite an input.
+        MissingExtra: A fix needs a library that is not installed.
     """
-    inputs = [file if isinstance(file, Input) else Input(file) for file in files]
+    fixes = DEFAULT_FIXES if only is None else find_fixes(only)
+    beside = Beside() if validation else None
+    inputs = [
+        file if isinstance(file, Input) else Input(file)
+        for file in ([validation, *files] if validation else files)
+    ]
     aim = find_target(target, frozenset(ignore))
     outputs = _outputs([item.path for item in inputs], fix) if fix else [None] * len(inputs)
     report = Report()
     if tokenizer:
         report.tokens = report.trained_tokens = 0
+    first: _Work | None = None
     for item, output in zip(inputs, outputs, strict=True):
+        held_out = beside is not None and first is None
         with ExitStack() as stack:
             out = stack.enter_context(AtomicFile(output)) if output else None
             work = _Work(
@@ -80,11 +96,17 @@ def validate(
                 target=aim,
                 tokenizer=tokenizer,
                 out=out,
+                fixes=fixes,
+                beside=beside,
+                held_out=held_out,
                 on_findings=on_findings,
             )
             for number in work.run():
                 if number % _EVERY == 0:
                     progress("validate", report.records)
+        first = first or work
+    if beside and first:
+        first.note(beside.finish())
     progress("validate", report.records, report.records)
     return report
 
@@ -119,6 +141,9 @@ class _Work:
         target: Target,
         tokenizer: Tokenizer | None,
         out: AtomicFile | None,
+        fixes: tuple[str, ...],
+        beside: Beside | None,
+        held_out: bool,
         on_findings: Callable[[list[Finding]], None] | None,
     ) -> None:
         self._item = item
@@ -126,6 +151,10 @@ class _Work:
         self._target = target
         self._report = report
         self._out = out
+        self._fixes = fixes
+        self._beside = beside
+        self._held_out = held_out
+        self._bytes = 0
         self._on_findings = on_findings
         self._checker = Checker(kind or item.kind or self._find_kind(), target, tokenizer)
 
@@ -146,6 +175,10 @@ class _Work:
                 yield number
         self._count()
         self._note(self._checker.finish(self._file))
+        if not self._held_out:
+            self.note(check_training_size(self._bytes))
+        if self._beside:
+            self._beside.add_size(self._bytes, held_out=self._held_out)
         report = self._report
         if report.tokens is not None and report.trained_tokens is not None:
             report.tokens += self._checker.tokens
@@ -155,9 +188,11 @@ class _Work:
         for number, record, lost in self._item.made or ():
             check = self._checker.check_record
             findings = lost if record is None else check(record, self._file, number)
+            findings = self._hold(record, findings, number)
             self._take(findings)
-            if self._out:
-                data = None if record is None else records.encode(record)
+            data = None if record is None else records.encode(record)
+            self._bytes += len(data or b"")
+            if self._out or findings:
                 self._write(data, findings, number, changed=False)
             yield number
 
@@ -178,10 +213,13 @@ class _Work:
                 self._take([finding])
 
     def _check_stream(self, file: IO[bytes]) -> Iterator[int]:
-        check = self._checker.check_line
+        check, hold = self._checker.check_line, self._beside is not None
         report, name = self._report, self._file
         for number, data, size in read_lines(file):
-            _, findings = check(data, name, number)
+            record, findings = check(data, name, number)
+            self._bytes += size
+            if hold:
+                findings = self._hold(record, findings, number)
             crlf = data is not None and size - len(data) == 2
             if crlf:
                 findings = [*findings, *self._crlf(number)]
@@ -190,9 +228,18 @@ class _Work:
             else:
                 report.records += 1
                 report.valid += 1
-            if self._out:
+            if self._out or findings:
                 self._write(data, findings, number, changed=crlf)
             yield number
+
+    def _hold(
+        self, record: records.Record | None, findings: list[Finding], number: int
+    ) -> list[Finding]:
+        """Hold a record against the validation data; return all its findings."""
+        if self._beside is None or record is None:
+            return findings
+        faults = self._beside.add(record, held_out=self._held_out)
+        return [*findings, *self._checker.find(faults, self._file, number)]
 
     def _count(self) -> None:
         findings = self._checker.count()
@@ -216,6 +263,10 @@ class _Work:
         else:
             report.valid += 1
 
+    def note(self, faults: list[Fault]) -> None:
+        """Take note of faults of the file as a whole."""
+        self._note(self._checker.find(faults, self._file, 0))
+
     def _note(self, findings: list[Finding]) -> None:
         self._report.add(findings)
         if findings and self._on_findings:
@@ -224,15 +275,15 @@ class _Work:
     def _write(
         self, data: bytes | None, findings: list[Finding], number: int, *, changed: bool
     ) -> None:
-        """Write the record, repaired where it must be; count what happened to it."""
+        """Write the record, repaired where it must be; count what happens to it or would."""
         if not findings or data is None:
             whole, done = data, set[str]()
         else:
-            whole, done = repair(self._checker, data, findings)
+            whole, done = repair(self._checker, data, findings, self._fixes)
         if changed:
             done.add("unix-lines")
         if whole is None:
-            self._report.left_out += 1
+            self._report.left_out += self._out is not None
             return
         for name in done:
             self._report.add_fix(name, number)

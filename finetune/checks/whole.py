@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from msgspec import UNSET
 
@@ -66,15 +65,6 @@ class LabelRules:
             fact = f"{plural(near, 'class', 'classes')} named almost like another"
             faults.append(Fault("near-labels", "labels.*", fact))
         return faults
-
-    def unseen_in(self, training: Iterable[LabelRules]) -> int:
-        """Return how many classes of this file none of the training files has."""
-        known: set[tuple[str, str]] = set()
-        return len(self.classes() - known.union(*(labels.classes() for labels in training)))
-
-    def classes(self) -> set[tuple[str, str]]:
-        """Return target and name of each class."""
-        return {(name, label) for name, classes in self._classes.items() for label in classes}
 
 
 def _plain(label: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.checks import FIXES, Finding, Input, Report, validate
+from finetune.checks import FIXES, RULES, Finding, Input, Report, validate
 from finetune.checks.lines import read_value
 from finetune.checks.report import MAX_SHOWN
 from finetune.cli.console import Console, output_options
@@ -34,6 +34,15 @@ if TYPE_CHECKING:
     help="platform (the default), v1 … v15, hf, or a model, its folder or tokenizer file.",
 )
 @click.option("--fix", type=click.Path(path_type=Path), help="Write a repaired copy here.")
+@click.option(
+    "--only", multiple=True, metavar="FIX", help="Make this fix and no other; may be given again."
+)
+@click.option(
+    "--validation",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The validation data of these files, to be held against them.",
+)
 @click.option("--tokens", is_flag=True, help="Count tokens, exactly.")
 @click.option("--model", help="Count with this model's tokenizer (with --tokens).")
 @output_options
@@ -43,6 +52,8 @@ def command(
     kind: str | None,
     target: str | None,
     fix: Path | None,
+    only: tuple[str, ...],
+    validation: Path | None,
     tokens: bool,
     model: str | None,
     console: Console,
@@ -50,7 +61,8 @@ def command(
     """Name every fault of data files: file, line, path, rule and fix.
 
     Files are never changed: `--fix OUT` writes a repaired copy, into a folder where there are
-    several. Exit code 3 where a record has an error.
+    several, and without it the last lines say what it would repair. Fixes that change what is
+    trained are made only where `--only` names them. Exit code 3 where a record has an error.
     """
     tokenizer = _load_tokenizer(target, model) if tokens or model else None
     shown: Counter[str] = Counter()
@@ -70,6 +82,8 @@ def command(
             target=target or model or "platform",
             tokenizer=tokenizer,
             fix=fix,
+            only=only or None,
+            validation=_open(validation, kind) if validation else None,
             on_findings=tell,
             progress=progress,
         )
@@ -134,7 +148,10 @@ def _tell(console: Console, report: Report, shown: Counter[str], fix: Path | Non
         lines = ", ".join(map(str, report.fixed_lines[name][:5]))
         more = ", …" if count > 5 else ""
         where = f"{plural(count, 'record')} (line {lines}{more})"
-        console.say(f"{name}: {FIXES[name].summary}: {where}")
+        console.say(f"{'' if fix else 'would fix: '}{name}: {FIXES[name].summary}: {where}")
+    offered = {name for rule in shown for name in RULES[rule].fixes if FIXES[name].asked}
+    for name in sorted(offered - report.fixes.keys()):
+        console.say(f"by name: {name}: {FIXES[name].summary}: `--fix OUT --only {name}`")
     if report.tokens is not None:
         console.say(f"{report.tokens:,} tokens, {report.trained_tokens:,} of them trained")
     records = plural(report.records, "record")

@@ -16,7 +16,19 @@ from finetune.checks.targets import find_target
 from finetune.errors import UsageError
 from finetune.files import read_json
 from finetune.shipped import shipped_folder
-from tests.checks.cases import PLAIN, TALK, assistant, call, calls, chat, label, line, tools, user
+from tests.checks.cases import (
+    PLAIN,
+    TALK,
+    assistant,
+    call,
+    calls,
+    chat,
+    label,
+    line,
+    tool,
+    tools,
+    user,
+)
 
 BAD = chat(user(), assistant(), user())
 
@@ -92,6 +104,79 @@ def test_labels_are_compared_over_the_file(write):
     mixed["labels"] = {"topic": ["spam"]}
     report = validate([write(label(), mixed, {"messages": [user()], "labels": {"topic": "spam"}})])
     assert sorted(rules(report)) == [(0, "one-class"), (2, "label-kind"), (3, "mixed-inputs")]
+
+
+def test_classes_are_counted_over_the_file_and_never_named(write):
+    names = ["Billing"] * 60 + ["billing "] * 60 + ["Delivery"] * 2
+    report = validate([write(*map(label, names))])
+    assert {f.rule: f.message for f in report.findings} == {
+        "rare-class": "1 class with fewer than 5 records",
+        "near-labels": "1 class named almost like another",
+    }
+
+
+def test_a_tool_is_unused_where_no_record_of_the_file_calls_it(write):
+    declared = [tool("find"), tool("buy")]
+    talk = tools(user(), calls(call(function="find")), declared=declared)
+    assert rules(validate([write(talk, talk)])) == [(0, "unused-tool")]
+    other = tools(user(), calls(call(function="buy")), declared=declared)
+    assert rules(validate([write(talk, other)])) == []
+
+
+def test_an_answer_far_above_the_others_is_found_with_its_line(write):
+    talks = [chat(user(), assistant("Hi there"))] * 30
+    report = validate([write(*talks, chat(user(), assistant("a" * 5000)), *talks)])
+    assert rules(report) == [(31, "unequal-lengths")]
+    assert validate([write(*talks, chat(user(), assistant("a" * 500)))]).findings == []
+
+
+def test_a_training_file_beyond_the_platforms_limit_is_an_error_there(write):
+    path = write(PLAIN)
+    with open(path, "r+b") as file:
+        file.truncate(513_000_000)  # one long line of nothing
+    assert "training-size" in validate([path]).by_rule
+    assert "training-size" not in validate([path], target="v7").by_rule
+
+
+def test_training_files_are_held_against_their_validation_file(write):
+    spam, ham = label("spam"), label("ham")
+    training = write(spam, {**ham, "text": "a"}, name="train.jsonl")
+    held = write({**spam}, label("eggs"), ham, name="held.jsonl")
+    report = validate([training], validation=held)
+    found = [(f.file, f.line, f.rule, f.severity) for f in report.findings]
+    assert found == [
+        (str(training), 1, "overlap", "warning"),
+        (str(held), 0, "unseen-label", "warning"),
+        (str(held), 0, "validation-size", "warning"),
+    ]
+    done = run(training, "--validation", held)
+    assert done.returncode == 0
+    assert f"{training}:1: warning: the same record stands in the validation data" in done.stdout
+
+
+def test_without_a_copy_the_report_says_what_would_be_fixed(write, tmp_path):
+    path = write(PLAIN, BAD, tools(user(), calls(call(), content="Let me look")))
+    report = validate([path])
+    assert (report.fixes, report.left_out) == ({"trim-tail": 1}, 0)
+    assert validate([path], only=["split-call-content"]).fixes == {"split-call-content": 1}
+    said = run(path).stderr.splitlines()
+    assert (
+        "would fix: trim-tail: cuts the messages after the last answer: 1 record (line 2)" in said
+    )
+    assert any(line.startswith("by name: drop-call-content: ") for line in said)
+    out = tmp_path / "out.jsonl"
+    done = run(path, "--fix", out, "--only", "drop-call-content", "--only", "trim-tail")
+    assert "drop-call-content: leaves out the text beside calls: 1 record (line 3)" in done.stderr
+    assert [json.loads(item) for item in out.read_bytes().splitlines()] == [
+        PLAIN,
+        PLAIN,
+        tools(user(), calls(call())),
+    ]
+    refused = run(path, "--only", "trim-tale")
+    assert (refused.returncode, refused.stderr.splitlines()[-1]) == (
+        2,
+        "hint: did you mean `trim-tail`?",
+    )
 
 
 def test_long_lines_are_passed_over(write):
