@@ -169,6 +169,8 @@ def detect(
     fitting = _readings(rows, [format] if format else list(CONVERTERS), columns)
     found = [_of_kind(one, kind) for one in fitting if kind in (None, one.kind, *one.also)]
     if len(found) == 1:
+        if not (format or kind or columns) and found[0].format in {"text", "laplateforme"}:
+            _check_documents(rows, found[0])
         return found[0]
     if format:
         return _named(format, kind, columns, rows)
@@ -188,6 +190,18 @@ def detect(
     raise UsageError(
         f"two readings are possible: {readings}", hint="name one with `format` (`--from`)"
     )
+
+
+def _check_documents(rows: Sequence[Any], found: Detection) -> None:
+    """Refuse to take conversations for documents in silence, once a template made texts of them."""
+    mark = text.find_template(rows) if found.kind == "text" else None
+    if mark:
+        raise UsageError(
+            f"two readings are possible: documents (`{found.format}`), or conversations that a"
+            f" template made texts of (`{mark}`)",
+            hint="convert what they were made of; to take the texts as they are, name that"
+            f" with `format` (`--from {found.format}`)",
+        )
 
 
 def _readings(

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.converters.calls import Calls, tools_or_unset
-from finetune.converters.functions import Names, read_functions
+from finetune.converters.functions import Names, check_depth, read_functions
 from finetune.converters.openai import add_messages
 from finetune.converters.reading import (
     ConvertError,
@@ -98,17 +98,18 @@ def _answers(value: Any, declared: list[str], path: str) -> list[tuple[str, dict
     return found
 
 
-def _choose(options: dict[str, Any]) -> dict[str, Any]:
+def _choose(options: dict[str, Any], depth: int = 1) -> dict[str, Any]:
     """Return the first of the values that are right for each argument."""
     chosen = {}
     for name, values in options.items():
         first = values[0] if isinstance(values, list) and values else values
         if first not in ("", []):
-            chosen[name] = _inside(first)
+            chosen[name] = _inside(first, depth)
     return chosen
 
 
-def _inside(value: Any) -> Any:
+def _inside(value: Any, depth: int) -> Any:
+    deeper = check_depth(depth)
     if isinstance(value, dict):
-        return _choose(value)
-    return [_inside(item) for item in value] if isinstance(value, list) else value
+        return _choose(value, deeper)
+    return [_inside(item, deeper) for item in value] if isinstance(value, list) else value

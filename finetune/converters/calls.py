@@ -119,9 +119,14 @@ def arguments_text(arguments: Any) -> str:
 
 
 def _has_nan(value: Any) -> bool:
-    if isinstance(value, dict | list):
-        return any(map(_has_nan, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, float) and not math.isfinite(value)
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict | list):
+            stack += item.values() if isinstance(item, dict) else item
+        elif isinstance(item, float) and not math.isfinite(item):
+            return True
+    return False
 
 
 def read_calls(value: Any, calls: Calls, path: str) -> list[ToolCall]:

@@ -37,6 +37,7 @@ _OPTIONAL = re.compile(r"(?:,\s*optional\s*$)|(?:^optional\[(?P<inner>.+)\]$)", 
 _LISTS = re.compile(r"^(?:list|array|set)\[(?P<item>.+)\]$", re.IGNORECASE)
 _DICTS = re.compile(r"^dict\[.+\]$", re.IGNORECASE)
 _LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf")
+_DEEPEST = 64
 
 
 class Names:
@@ -101,21 +102,35 @@ def schema_of(parameters: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "required": required} if required else schema
 
 
-def _translate(schema: dict[str, Any]) -> dict[str, Any]:
+def check_depth(depth: int) -> int:
+    """Return the next depth.
+
+    Raises:
+        ConvertError: It is deeper than a record may be.
+    """
+    if depth > _DEEPEST:
+        raise ConvertError(f"deeper than {_DEEPEST} levels", rule="too-deep")
+    return depth + 1
+
+
+def _translate(schema: dict[str, Any], depth: int = 1) -> dict[str, Any]:
     """Return a schema with JSON Schema's types; a type that is none goes to the description."""
+    deeper = check_depth(depth)
     made = {key: item for key, item in schema.items() if key != "type"}
     if isinstance(made.get("required"), bool):  # of the older drafts: the list above has it
         del made["required"]
     for key, item in made.items():
         if key == "properties" and isinstance(item, dict):
             made[key] = {
-                name: _translate(part) if isinstance(part, dict) else {}
+                name: _translate(part, deeper) if isinstance(part, dict) else {}
                 for name, part in item.items()
             }
         elif key in {"items", "additionalProperties"} and isinstance(item, dict):
-            made[key] = _translate(item)
+            made[key] = _translate(item, deeper)
         elif key in _LISTS_OF_SCHEMAS and isinstance(item, list):
-            made[key] = [_translate(part) if isinstance(part, dict) else part for part in item]
+            made[key] = [
+                _translate(part, deeper) if isinstance(part, dict) else part for part in item
+            ]
     kind = schema.get("type")
     if isinstance(kind, list):
         return {"type": kind, **made}

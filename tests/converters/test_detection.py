@@ -83,6 +83,56 @@ def test_two_readings_ask_for_the_format():
     assert detect(rows, kind="text").format == "text"
 
 
+def test_text_that_renders_the_other_columns_is_no_document():
+    rendered = {**ALPACA, "text": "### Instruction:\nI\n\n### Response:\nO"}
+    assert detect([rendered]).format == "alpaca"
+    assert detect([{"question": "Q", "answer": "A", "text": "[INST] Q [/INST] A"}]).format == (
+        "pairs"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<s>[INST] Hi [/INST] Hello</s>",
+        "<|im_start|>user\nHi<|im_end|>",
+        "Below is an instruction that describes a task.\n\n### Instruction:\nI",
+        "\n\nHuman: Hi\n\nAssistant: Hello",
+    ],
+)
+@pytest.mark.parametrize("beside", [{}, {"source": "web"}])
+def test_rendered_conversations_are_not_taken_for_documents(text, beside):
+    rows = [{"text": text, **beside}]
+    with pytest.raises(UsageError, match="two readings are possible: documents") as caught:
+        detect(rows)
+    assert "`--from " in str(caught.value.hint)
+    assert detect(rows, kind="text").kind == "text"
+    assert detect(rows, format="text").format == "text"
+    assert detect([*rows, {"text": "A document."}, {"text": "Another."}]).kind == "text"
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"conversation": [U, A]}, "openai"),
+        ({"messages": [U, A], "source": "web"}, "openai"),
+        ({"messages": [{**U, "role": "customer"}, A]}, "openai"),
+        ({"messages": [U, A], "response": {"choices": []}}, "logs"),
+        ({"request": {"messages": [U]}, "response": {"error": {}}}, "logs"),
+        ({"system": [{"type": "text", "text": "S"}], "messages": [U, A]}, "anthropic"),
+        ({"chat": "USER: Hi\n\nASSISTANT: Hello"}, "glaive"),
+        ({"text": "SYSTEM: S USER: Hi ASSISTANT: Hello"}, "glaive"),
+        ({"query": "Q", "tools": "[]", "answers": "[]"}, "xlam"),
+        ({"question": [[U]], "function": [], "ground_truth": []}, "bfcl"),
+        ({"instruction": "I", "input": '{"messages": []}', "output": "O"}, "alpaca"),
+        ({"input": '{"a": 1}', "output": "O"}, "pairs"),
+        ({"prompt": "P", "response": "R"}, "pairs"),
+    ],
+)
+def test_formats_are_told_apart(row, name):
+    assert detect([row]).format == name
+
+
 @pytest.mark.parametrize(
     ("row", "kind", "message"),
     [
