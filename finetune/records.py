@@ -84,6 +84,7 @@ class ToolMessage(_Strict, tag_field="role", tag="tool"):
     name: str | UnsetType = UNSET
 
 
+ROLES = ("system", "user", "assistant", "tool")
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
 
 

@@ -1,10 +1,11 @@
-"""Write what is made from the code: the recipe's schema, its reference page, the rules.
+"""Write what is made from the code: the recipe's schema, its reference page, rules, formats.
 
 `python scripts/generate.py` writes; a test holds the files to what this would write.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from finetune.checks import rules_table  # noqa: E402 (the checkout comes first)
+from finetune.converters import CONVERTERS, images  # noqa: E402
 from finetune.files import to_json, write_atomic  # noqa: E402
 from finetune.recipe.explain import recipe_reference, recipe_schema  # noqa: E402
 
@@ -25,11 +27,37 @@ takes `platform` (the default), a tokenizer version, or a model. Errors block, w
 """
 
 
+FORMATS_HEAD = """# Formats
+
+What `finetune convert` and the sources of a recipe can read. Made from the table of converters by
+`python scripts/generate.py`. The format is told from the first rows and printed with the reason;
+`format:` in a recipe (`--from`) names it. `columns:` (`--columns`) says which column holds a part
+where the names of the columns do not; its value may be a template, `"{subject}\\n\\n{body}"`.
+
+"""
+
+
+def formats_page() -> str:
+    """Return a table of all formats, then what each makes of every row it knows."""
+    lines = ["| Format | A row | Parts | Records |", "|---|---|---|---|"]
+    chapters: dict[str, list[str]] = {}
+    for name, converter in CONVERTERS.items():
+        parts = ", ".join(f"`{part}`" for part in converter.fields)
+        lines.append(f"| `{name}` | {converter.summary} | {parts} | {', '.join(converter.kinds)} |")
+        chapters.setdefault(converter.convert.__module__, []).append(f"`{name}`")
+    for module, names in chapters.items():
+        text = inspect.cleandoc(sys.modules[module].__doc__ or "")
+        lines += ["", f"## {', '.join(names)}", "", text]
+    lines += ["", "## Images", "", inspect.cleandoc(images.__doc__ or "")]
+    return FORMATS_HEAD + "\n".join(lines) + "\n"
+
+
 def generated() -> dict[Path, bytes]:
     """Return every generated file with its content."""
     return {
         ROOT / "data_schemas" / "recipe.schema.json": to_json(recipe_schema(), indent=True),
         ROOT / "docs" / "recipe.md": recipe_reference().encode(),
+        ROOT / "docs" / "formats.md": formats_page().encode(),
         ROOT / "docs" / "rules.md": (RULES_HEAD + rules_table()).encode(),
     }
 

@@ -17,13 +17,14 @@ from finetune.cli.console import Console, output_options
 from finetune.cli.options import workers_option
 from finetune.errors import DataError, UsageError
 from finetune.files import AtomicFile
-from finetune.text import plural, safe
+from finetune.records import ROLES
+from finetune.text import did_you_mean, plural, safe
 
 if TYPE_CHECKING:
     from finetune.checks import Finding
     from finetune.corpus import Converted
 
-_SHOWN = 20  # findings printed of each rule
+_SHOWN = 20  # files, and findings of each rule
 
 
 @click.command("convert")
@@ -81,7 +82,7 @@ def command(
         source,
         kind,
         _pairs("--columns", columns, "user=question,assistant=answer"),
-        roles=_pairs("--roles", roles, "agent=assistant,customer=user"),
+        roles=_roles(roles),
     )
     with _open_output(output) as file, console.progress() as progress:
         done = convert_files(
@@ -104,6 +105,16 @@ def _pairs(option: str, text: str | None, example: str) -> dict[str, str]:
         if not (name and equals and value):
             raise UsageError(f"{option}: is not a=b,c=d", hint=f"for example: {example}")
     return {name.strip(): value.replace("\\n", "\n") for name, _, value in pairs}
+
+
+def _roles(text: str | None) -> dict[str, str]:
+    roles = _pairs("--roles", text, "agent=assistant,customer=user")
+    if unknown := sorted(set(roles.values()) - set(ROLES)):
+        raise UsageError(
+            f"--roles: `{safe(unknown[0], 40)}` is not a role",
+            hint=did_you_mean(unknown[0], ROLES) or f"roles are {', '.join(ROLES)}",
+        )
+    return roles
 
 
 def _open_inputs(inputs: tuple[str, ...], output: str, *, tree: bool) -> Iterator[tuple[str, Any]]:
@@ -143,12 +154,14 @@ def _tell(
         for key in ("format", "kind")
     )
     console.emit({**account.to_dict(), "format": formats, "kind": kinds})
-    for name, facts in done.files.items():
+    for name, facts in list(done.files.items())[:_SHOWN]:
         console.say(f"{name}: {facts['container']}, {facts['format']}: {facts['reason']}")
         if facts["encoding"] != "utf-8":
             console.say(f"{name}: read as {facts['encoding']}, written as UTF-8")
         if facts["byte_order_mark"]:
             console.say(f"{name}: a byte order mark was left out")
+    if len(done.files) > _SHOWN:
+        console.say(f"and {len(done.files) - _SHOWN:,} more files")
     for key, count in sorted(account.unused.items()):
         console.say(f"`{safe(key, 80)}` was not used ({plural(count, 'row')})")
     for rule, count in sorted(left_out.items()):

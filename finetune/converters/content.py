@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from finetune.converters.images import read_part
 from finetune.converters.reading import ConvertError, as_object, optional_text, text_at, type_name
 from finetune.records import ImageChunk, TextChunk, ThinkChunk
 
@@ -74,6 +75,10 @@ def read_chunk(value: Any, path: str) -> Chunk:
         return TextChunk(text=value)
     part = as_object(value, path)
     kind = part.get("type")
+    if (address := read_part(part, path)) is not None:
+        return ImageChunk(image_url=address)
+    if kind == "text" and "content" in part and "text" not in part:  # oumi
+        return TextChunk(text=text_at(part, "content", path))
     if kind in _TEXTS:
         return TextChunk(text=text_at(part, _TEXTS[kind], path))
     if kind in {"image_url", "input_image"}:

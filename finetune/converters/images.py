@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from finetune.converters.reading import ConvertError, type_name
+from finetune.converters.reading import ConvertError, text_at, type_name
 from finetune.records import ChatRecord, ImageChunk, Record, TextChunk, UserMessage
 from finetune.text import plural
 
@@ -60,6 +60,34 @@ def read_base64(text: str, path: str) -> str:
     except (binascii.Error, ValueError):
         raise ConvertError("not base64", path=path, rule="image-type") from None
     return data_url(data, path)
+
+
+def read_part(part: dict[str, Any], path: str) -> str | None:
+    """Return the address of an image in a list of contents; None where it is another part.
+
+    These are oumi's parts, Qwen's, and the bare place of TRL, whose images stand beside.
+
+    Raises:
+        ConvertError: It holds no image.
+    """
+    kind = part.get("type")
+    if kind == "image_binary":
+        return read_base64(text_at(part, "content", path), f"{path}.content")
+    if kind == "image_path" or (kind == "image_url" and "content" in part):
+        return text_at(part, "content", path)
+    if kind == "image" and "source" not in part:
+        return PLACE if part.get("image") is None else _address(part["image"], f"{path}.image")
+    return None
+
+
+def has_parts(message: dict[str, Any]) -> bool:
+    """Tell whether a message has parts that only `read_part` and this project's readers know."""
+    content = message.get("content")
+    return isinstance(content, list) and any(
+        isinstance(part, dict)
+        and (part.get("type") in ("image", "image_path", "image_binary") or "content" in part)
+        for part in content
+    )
 
 
 def place_images(row: Any, records: list[Record]) -> bool:

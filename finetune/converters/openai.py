@@ -32,6 +32,7 @@ from msgspec import UNSET
 from finetune.converters import anthropic
 from finetune.converters.calls import Calls, read_tools, tools_or_unset
 from finetune.converters.content import read_content, thought
+from finetune.converters.images import has_parts
 from finetune.converters.reading import (
     ROLES,
     ConvertError,
@@ -143,6 +144,8 @@ def _message_sign(message: dict[str, Any]) -> str | None:
     for extra in ("function_call", "refusal", "reasoning_content", "reasoning"):
         if extra in message:
             return f"`{extra}`"
+    if has_parts(message):
+        return "images of other makers"
     if any(len(i) != 9 for i in _ids(message)):
         return "call ids that are not 9 characters"
     return None

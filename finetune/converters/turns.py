@@ -33,7 +33,15 @@ import msgspec
 from msgspec import UNSET
 
 from finetune.converters.calls import Calls, read_tools, tools_or_unset
-from finetune.converters.reading import ConvertError, Detection, as_object, text_at, type_name
+from finetune.converters.reading import (
+    ROLES,
+    ConvertError,
+    Detection,
+    as_object,
+    text_at,
+    type_name,
+    unknown_role,
+)
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
@@ -68,15 +76,6 @@ _NAMES = {
         *("order", "turn", "turn_id", "turn_index", "position", "index"),
         *("created_at", "timestamp", "time", "date", "sent_at"),
     },
-}
-_ROLES = {
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "system": "system",
-    "tool": "tool",
 }
 _NUMBER = re.compile(r"[+-]?\d{1,40}(\.\d{1,40})?")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -113,7 +112,7 @@ def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | No
         return None
     source = Detection("turns", "chat", found)
     roles = [row.get(found["role"]) for row in objects]
-    if not all(isinstance(role, str) and role.strip().lower() in _ROLES for role in roles):
+    if not all(isinstance(role, str) and role.strip().lower() in ROLES for role in roles):
         return None
     shown = ", ".join(f"`{found[part]}`" for part in _NEEDED)
     return source._replace(reason=f"one message a row: columns {shown}")
@@ -173,14 +172,9 @@ def _order(text: str, column: str) -> tuple[int, Any]:
 
 def _role(row: dict[str, Any], source: Detection) -> str:
     said = source.optional_text(row, "role")
-    role = source.roles.get(said) or _ROLES.get(said.strip().lower())
+    role = source.roles.get(said) or ROLES.get(said.strip().lower())
     if role is None:
-        seen = f"{len(said)} characters that are no known role" if said.strip() else "no role"
-        raise ConvertError(
-            f"{seen}: say whose it is with `roles: {{…: user}}`",
-            path=source.column("role"),
-            rule="role",
-        )
+        raise unknown_role(said, source.column("role"))
     return role
 
 

@@ -61,6 +61,36 @@ def test_convert_fills_templates_and_counts_their_columns_as_used(run, tmp_path)
     assert b"`subject` was not used" not in done.stderr
 
 
+def test_convert_groups_a_table_of_messages(run, tmp_path):
+    (tmp_path / "t.csv").write_text("id,who,body\n1,agent,Hello\n2,customer,Bye\n1,bot,Hi\n")
+    columns = "conversation=id,role=who,content=body"
+    command = ("convert", "t.csv", "--columns", columns, "--roles")
+    done = run(*command, "agent=assistant,customer=user,bot=user", "--json", "-o", "out.jsonl")
+    assert done.returncode == 3  # conversations that end with or open with the wrong side
+    account = json.loads(done.stdout)
+    assert account["rows"] == {"read": 3, "converted": 3, "rejected": 0}
+    assert account["records"]["made"] == 2
+    done = run(*command, "agent=asistant", "-o", "o")
+    assert done.returncode == 2
+    assert b"--roles: `asistant` is not a role" in done.stderr
+    assert b"did you mean `assistant`?" in done.stderr
+
+
+def test_convert_reads_a_source_tree(run, tmp_path):
+    for number in range(25):
+        path = tmp_path / "repo" / f"m{number}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"x = {number}\n")
+    (tmp_path / "repo" / "LICENSE").write_text("MIT\n")
+    done = run("convert", "repo", "--from", "code", "--json", "-o", "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    account = json.loads(done.stdout)
+    assert account["rows"] == {"read": 26, "converted": 25, "rejected": 1}
+    assert account["by_rule"] == {"licence-file": 1}
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert first == {"text": "# m0.py\nx = 0\n"}
+
+
 def test_convert_tells_its_account_as_json(run, tmp_path):
     (tmp_path / "a.csv").write_text("frage,antwort\nHi,Hello\n")
     done = run("convert", "a.csv", "--columns", "user=frage,assistant=antwort", "--json", "-o", "o")

@@ -48,6 +48,9 @@ def convert(tmp_path):
     return run
 
 
+B64 = base64.b64encode(PNG).decode()
+
+
 def url(kind):
     return f"data:image/{kind};base64,{base64.b64encode(KINDS[kind]).decode()}"
 
@@ -86,6 +89,41 @@ def test_one_image_as_llava_has_it(convert):
     made, rejected = convert(row)
     assert made[0]["messages"][0]["content"][0] == image("png")
     assert rejected == []
+
+
+@pytest.mark.parametrize(
+    ("content", "images"),
+    [
+        ([{"type": "image_path", "content": "a.png"}, {"type": "text", "content": "What?"}], None),
+        (
+            [{"type": "image_url", "content": url("png")}, {"type": "text", "content": "What?"}],
+            None,
+        ),
+        ([{"type": "image_binary", "content": B64}, {"type": "text", "content": "What?"}], None),
+        ([{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}], None),
+        ([{"type": "image"}, {"type": "text", "text": "What?"}], ["a.png"]),
+        ([{"type": "image"}, {"type": "text", "text": "What?"}], [{"bytes": B64, "path": None}]),
+        ([{"type": "image_url", "image_url": "a.png"}, {"type": "text", "text": "What?"}], None),
+        ("<image>\nWhat?", ["a.png"]),
+    ],
+    ids=["oumi path", "oumi url", "oumi binary", "qwen", "trl", "bytes", "openai", "llama-factory"],
+)
+def test_images_of_messages(convert, content, images):
+    row = {
+        "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "A"}]
+    }
+    made, rejected = convert(row | ({} if images is None else {"images": images}))
+    assert rejected == []
+    text = {"type": "text", "text": "What?"}
+    assert made[0]["messages"][0]["content"] == [image("png"), text]
+
+
+def test_a_place_without_an_image_rejects_the_row(convert):
+    content = [{"type": "image"}, {"type": "text", "text": "What?"}]
+    row = {
+        "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "A"}]
+    }
+    assert convert(row) == ([], ["image-count"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

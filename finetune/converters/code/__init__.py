@@ -13,6 +13,7 @@ r"""Code: a source file a row, for fill-in-the-middle and continued pretraining.
 | no known language                                        | left out: `not-code`                 |
 | `@generated`, `DO NOT EDIT`, lock files                  | left out: `generated-file`           |
 | a line of over 1,000 characters, or 100 on average       | left out: `minified-file`            |
+| a byte order mark                                        | is no part of the text               |
 | only white space                                         | left out: `empty-file`               |
 
 What is left out is no fault of the corpus: it is counted by its reason, not against
