@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetune.checks import rules_table  # noqa: E402 (the checkout comes first)
+from finetune.checks import rules_page  # noqa: E402 (the checkout comes first)
 from finetune.converters import CONVERTERS, images  # noqa: E402
 from finetune.files import to_json, write_atomic  # noqa: E402
 from finetune.recipe.explain import recipe_reference, recipe_schema  # noqa: E402
@@ -22,7 +22,9 @@ RULES_HEAD = """# Rules
 What `finetune validate` and `finetune prepare` look for. Made from the table of rules by
 `python scripts/generate.py`; `finetune explain RULE` shows one. Verdicts differ by target: `--for`
 takes `platform` (the default), a tokenizer version, or a model. Errors block, warnings never do.
-`finetune validate FILE --fix OUT` writes a copy with the named repairs, and says what it did.
+`finetune validate FILE --fix OUT` writes a copy with the repairs, and says what it did; without
+`--fix` it says what it would do. A fix that changes or invents what is trained is made only where
+it is named. A recipe's `data.ignore` leaves out the warnings of the rules it names; errors stay.
 
 """
 
@@ -58,7 +60,7 @@ def generated() -> dict[Path, bytes]:
         ROOT / "data_schemas" / "recipe.schema.json": to_json(recipe_schema(), indent=True),
         ROOT / "docs" / "recipe.md": recipe_reference().encode(),
         ROOT / "docs" / "formats.md": formats_page().encode(),
-        ROOT / "docs" / "rules.md": (RULES_HEAD + rules_table()).encode(),
+        ROOT / "docs" / "rules.md": (RULES_HEAD + rules_page()).encode(),
     }
 
 

@@ -1,4 +1,4 @@
-"""`finetune explain`: a recipe key, a rule, a method or an exit code."""
+"""`finetune explain`: a recipe key, a rule, a fix, a method or an exit code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXIT_CODES = {
 @click.argument("word")
 @output_options
 def command(word: str, console: Console) -> None:
-    """Explain a recipe key, a rule, a method or an exit code."""
+    """Explain a recipe key, a rule, a fix, a method or an exit code."""
     document = _look_up(word)
     console.emit(document)
     console.name(document["name"])
@@ -45,18 +45,12 @@ def _look_up(word: str) -> dict[str, object]:
         if int(word) not in EXIT_CODES:
             raise UsageError(f"{word}: is not an exit code of finetune")
         return {"name": word, "kind": "exit code", "meaning": EXIT_CODES[int(word)]}
-    from finetune.checks import RULES
+    from finetune.checks import FIXES, RULES, explain_fix, explain_rule
 
     if word in RULES:
-        rule = RULES[word]
-        return {
-            "name": word,
-            "kind": "rule",
-            "error for": ", ".join(rule.errors),
-            "warning for": ", ".join(rule.warnings),
-            "meaning": rule.summary,
-            "fix": ", ".join(rule.fixes),
-        }
+        return {"name": word, "kind": "rule", **explain_rule(word)}
+    if word in FIXES:
+        return {"name": word, "kind": "fix", **explain_fix(word)}
     if word in METHODS:
         method = METHODS[word]
         return {

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from finetune.checks import FIXES, RULES, Checker, find_rule, rules_table
+from finetune.checks import FIXES, RULES, Checker, find_rule, rules_page
 from finetune.checks.rules import TARGETS
+from finetune.checks.rules.notes import NOTES
 from finetune.errors import UsageError
 from finetune.records import KINDS
 from tests.checks.cases import CASES, ELSEWHERE, line
@@ -49,8 +50,12 @@ def test_table_names_real_targets_kinds_and_fixes():
         assert set(rule.kinds) <= KINDS.keys()
         assert set(rule.fixes) <= FIXES.keys()
         assert rule.summary[0].islower() or rule.summary.startswith(("NaN", "La "))
-        assert f"| `{rule.name}` |" in rules_table()
+        assert f"`{rule.name}`" in rules_page()
     assert {fix for rule in RULES.values() for fix in rule.fixes} == FIXES.keys()
+
+
+def test_every_rule_on_records_says_why():
+    assert NOTES.keys() == {name for name, rule in RULES.items() if rule.kinds}
 
 
 def test_only_warnings_are_ignored_and_unknown_rules_refused():

@@ -28,7 +28,6 @@ __all__ = [
     "Rule",
     "Severity",
     "find_rule",
-    "rules_table",
 ]
 
 _GROUPS = (ROWS, LINES, TURNS, TOOLS, TEXTS, OTHERS, WHOLE)
@@ -45,19 +44,3 @@ def find_rule(name: str) -> Rule:
     if name not in RULES:
         raise UsageError(f"{name}: no such rule", hint=did_you_mean(name, RULES))
     return RULES[name]
-
-
-def rules_table() -> str:
-    """Return the rules as a Markdown table, for the documentation."""
-    rows = ["| Rule | Says | Error for | Warning for | Fix |", "|---|---|---|---|---|"]
-    for rule in RULES.values():
-        places = [_places(rule.errors), _places(rule.warnings)]
-        fix = ", ".join(f"`{name}`" for name in rule.fixes)
-        rows.append(f"| `{rule.name}` | {rule.summary} | {places[0]} | {places[1]} | {fix} |")
-    return "\n".join(rows) + "\n"
-
-
-def _places(targets: tuple[str, ...]) -> str:
-    if set(targets) == set(TARGETS):
-        return "all"
-    return ", ".join(targets)
