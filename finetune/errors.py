@@ -7,7 +7,7 @@ FinetuneError                      has .hint and .exit_code                     
 ├── DataError(ValueError)          file, line, path inside the record                exit 3
 ├── RunError(RuntimeError)         a run folder in the wrong state                   exit 1
 │   ├── RunLocked                  another process holds it                          exit 9
-│   └── ConfirmationNeeded         it would spend something and nobody said yes      exit 7
+│   └── ConfirmationNeeded         it would spend or delete, nobody said yes      exit 7
 ├── BackendError(RuntimeError)
 │   ├── PlatformError              the service said no                               exit 4, 5 or 8
 │   └── TrainingError              local training or the remote job failed           exit 6
@@ -126,7 +126,7 @@ class RunLocked(RunError):
 
 
 class ConfirmationNeeded(RunError):
-    """Going on would spend money, and nobody confirmed it."""
+    """Going on would spend money or delete data, and nobody confirmed it."""
 
     exit_code = 7
 

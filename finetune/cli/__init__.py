@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("finetune.cli.models", "List the models of the catalog."),
     "recipes": ("finetune.cli.recipes", "List the shipped recipes, or copy one."),
     "explain": ("finetune.cli.explain", "Explain a recipe key, a rule or an exit code."),
+    "privacy": ("finetune.cli.privacy", "Find or erase a person's data."),
     "doctor": ("finetune.cli.doctor", "Check this machine, with a fix for each fault."),
 }
 

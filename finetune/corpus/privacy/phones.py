@@ -166,7 +166,9 @@ def _trunk(text: str, match: re.Match[str]) -> Phone | None:
     if topic == "order":
         return None
     # 0151 2345 6789 is a mobile's, 0623 8732 9011 an article's.
-    spaced = end - start > size and not (_FOURS.match(text, start) and number[:2] != "01")
+    spaced = end - start > size and not (
+        _FOURS.match(text, start) and number[:3] not in ("015", "016", "017")
+    )
     usual = (
         (size == 10 and number[1] in "1234567")
         or (size == 11 and number.startswith(("07", "015", "016", "017")))

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from finetune.corpus.privacy.detectors import find
+from finetune.corpus.privacy.detectors import find, is_found
 from finetune.corpus.privacy.key import fingerprint
-from finetune.corpus.privacy.names import fold
+from finetune.corpus.privacy.names import fold, read_known
 from finetune.corpus.privacy.numbers import compact
+from finetune.corpus.privacy.pseudonyms import Pseudonyms
 from finetune.errors import UsageError
 from finetune.files import read_json, to_json, write_atomic
 from finetune.records import Record
@@ -29,6 +30,7 @@ from finetune.records import Record
 EXCLUDED = "excluded-subjects.json"
 _WORD = re.compile(r"\w+")
 _RUN = re.compile(r"\d(?:[ .\-/\u00a0\u202f()]{0,3}\d){5,}")
+_SHARED = ("phone", "ip", "birth_date", "address")  # kinds of few pseudonyms
 _MIN_LETTERS = 3  # a value with less is in every text
 _DIGITS = 9  # of a number's end: the country code and the 0 before it may be missing
 
@@ -227,3 +229,28 @@ def load_exclusions(key: bytes, folder: Path) -> Exclusions:
             hint="restore `privacy.key` beside it; nobody on the list could be kept out",
         )
     return Exclusions(key, subjects)
+
+
+def stand_ins(value: str, key: bytes) -> list[tuple[str, bool]]:
+    """Return the pseudonyms of a value under a key, and whether each stands for one value only.
+
+    The ranges that are kept for fiction are small: two phone numbers can share a pseudonym.
+    """
+    pseudonyms = Pseudonyms(key, is_found)
+    end = len(value) + 4
+    whole = [one for one in find(f"tél {value}") if one.start == 4 and one.end == end]
+    made = [
+        (pseudonyms.replace(one.kind, value), one.kind not in _SHARED)
+        for one in whole
+        if one.kind != "secret"
+    ]
+    for known in read_known([value])[0]:
+        if known.kind == "name":
+            words = _WORD.findall(fold(value))
+            parts = [
+                pseudonyms.replace_known(known, w, w) if w in known.words else w for w in words
+            ]
+            made.append((" ".join(parts), len(known.words) > 1))
+        elif not whole:
+            made.append((pseudonyms.replace_known(known, known.words[0], value), True))
+    return made
