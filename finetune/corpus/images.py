@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from finetune.converters import ConvertError
 from finetune.converters.images import PLACE, data_url
-from finetune.files import MAX_LINE_BYTES
+from finetune.files import MAX_LINE_BYTES, digest
 from finetune.records import ChatRecord, ImageChunk, Record
 from finetune.text import size
 
 MAX_BYTES = 10**7
 """The largest image file: in base64 it still fits in a line of a record."""
 
+_HEAD = 2**20  # bytes in which data with images name one
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _REMOTE = re.compile(r"(?i)https?://|data:")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
@@ -46,6 +49,24 @@ def load_images(record: Record, folder: Path | None) -> None:
                 if total > MAX_LINE_BYTES:
                     fact = f"the images of a record have more than {size(MAX_LINE_BYTES)}"
                     raise ConvertError(fact, path=path, rule="image-too-large")
+
+
+def digest_images(file: IO[bytes], folder: Path) -> str | None:
+    """Return the SHA-256 of all images below a folder, None where the data beside speak of none.
+
+    Args:
+        file: The data, from their beginning.
+        folder: Where they lie.
+    """
+    if b"image" not in file.read(_HEAD):
+        return None
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.is_symlink()
+    )
+    lines = (f"{path.relative_to(folder).as_posix()} {digest(path)}\n" for path in found)
+    return hashlib.sha256("".join(lines).encode()).hexdigest() if found else None
 
 
 def _address(chunk: ImageChunk) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune import __version__
+from finetune.corpus.images import digest_images
 from finetune.corpus.sources import SourceFile, find_files
 from finetune.corpus.split import Side
 from finetune.errors import DataError
-from finetune.files import slug
+from finetune.files import open_stream, slug
 from finetune.methods import METHODS
 from finetune.recipe import Recipe, Source
 
@@ -106,13 +107,27 @@ def describe(recipe: Recipe, inputs: list[Input], target: str) -> dict[str, Any]
                 **one.source.model_dump(mode="json", exclude={"path"}),
                 **_describe_windows(one.source, recipe.model),
                 "files": [
-                    {"name": file.name, "bytes": file.size(), "sha256": sha256}
+                    {
+                        "name": file.name,
+                        "bytes": file.size(),
+                        "sha256": sha256,
+                        **_describe_images(file, recipe.method),
+                    }
                     for file, sha256 in zip(one.files, one.digests, strict=True)
                 ],
             }
             for one in inputs
         ],
     }
+
+
+def _describe_images(file: SourceFile, method: str) -> dict[str, str]:
+    """Return what identifies the images that may lie beside a file of conversations."""
+    if METHODS[method].record != "chat" or file.member or not file.path.is_file():
+        return {}
+    with file.open() as stream:
+        found = digest_images(open_stream(stream, file.name), file.path.parent)
+    return {"images": found} if found else {}
 
 
 def _describe_windows(source: Source, model: str) -> dict[str, str]:

@@ -11,8 +11,9 @@ import pytest
 from finetune.checks.targets import find_target
 from finetune.converters import ConvertError
 from finetune.converters.images import data_url
-from finetune.corpus import Reading, convert_files
+from finetune.corpus import Reading, convert_files, prepare
 from finetune.corpus.images import MAX_BYTES
+from finetune.recipe import Recipe
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 KINDS = {
@@ -174,6 +175,32 @@ def test_images_of_a_record_are_bounded_together(convert, tmp_path):
 def test_an_answer_has_no_image(convert):
     made, rejected = convert(sharegpt("Draw", ["a.png"], answer="<image>"))
     assert (made, rejected) == ([], ["image-count"])
+
+
+def test_another_image_makes_another_dataset(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text(json.dumps(sharegpt("<image>What?", ["a.png"])) + "\n")
+    recipe = Recipe.model_validate(
+        {
+            "model": "ministral-3-8b",
+            "data": {"train": [{"path": str(folder / "rows.jsonl")}], "validation": 0.0},
+            "backend": "platform",
+        }
+    )
+
+    def content():
+        dataset = prepare(recipe, folder=tmp_path / "d")
+        (line,) = dataset.train[0].path.read_text().splitlines()
+        return dataset.digest, json.loads(line)["messages"][0]["content"][0]
+
+    (folder / "a.png").write_bytes(PNG)
+    first = content()
+    assert first[1] == image("png")
+    (folder / "a.png").write_bytes(KINDS["gif"])
+    second = content()
+    assert second[1] == image("gif")
+    assert second[0] != first[0]
 
 
 def test_bytes_that_are_no_image_are_not_shown():
