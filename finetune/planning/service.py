@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
 from finetune.backends.local.schedule import DEFAULT_EPOCHS
 from finetune.catalog import HOST, LIMITS, MONEY, STEP_TOKENS_SEEN, Fact, Model
 from finetune.corpus import Dataset
+from finetune.corpus.prefix import read_prefix
 from finetune.errors import RecipeError
 from finetune.recipe import Recipe
-from finetune.text import size
+from finetune.text import plural, size
 
 
 class Upload(msgspec.Struct):
@@ -66,8 +65,8 @@ def plan_upload(
             f"model: La Plateforme has no name for `{recipe.model}` that is known here",
             hint="set `platform.model`, or use `--backend local`",
         )
-    paths = [file.path for file in dataset.train]
-    uploads = [_upload(path) for path in (*paths, dataset.validation) if path]
+    train = [Upload(f.path.name, f.path.stat().st_size, HOST) for f in dataset.train]
+    validation, warnings = _plan_validation(dataset, sum(one.size_bytes for one in train))
     epochs = recipe.training.epochs or DEFAULT_EPOCHS
     facts = [_tell(fact) for fact in MONEY.values()]
     if model is not None and model.retired:
@@ -82,9 +81,9 @@ def plan_upload(
         if recipe.training.steps is None
         else {},
         facts=facts,
-        warnings=_warn(uploads[: len(paths)], uploads[len(paths) :]),
+        warnings=[*_warn(train), *warnings],
     )
-    return uploads, cost
+    return [*train, *validation], cost
 
 
 def _tell(fact: Fact) -> str:
@@ -92,25 +91,34 @@ def _tell(fact: Fact) -> str:
     return f"{fact.text}{value} ({fact.source}, {fact.date})"
 
 
-def _upload(path: Path) -> Upload:
-    return Upload(path.name, path.stat().st_size, HOST)
-
-
-def _warn(train: list[Upload], validation: list[Upload]) -> list[str]:
+def _warn(train: list[Upload]) -> list[str]:
     largest = LIMITS["training_file"].value or 0
-    warnings = [
+    return [
         f"{upload.file}: {size(upload.size_bytes)}, at most {size(largest)}"
         for upload in train
         if upload.size_bytes > largest
     ]
-    held_out = sum(upload.size_bytes for upload in validation)
-    trained = sum(upload.size_bytes for upload in train)
-    bound = min(
-        LIMITS["validation_bytes"].value or 0, (LIMITS["validation_share"].value or 0) * trained
-    )
-    if held_out > bound:
+
+
+def _plan_validation(dataset: Dataset, trained: int) -> tuple[list[Upload], list[str]]:
+    """Return the upload of the validation data, and a warning where not all of them go.
+
+    Args:
+        dataset: The dataset.
+        trained: Bytes of its training data.
+    """
+    path = dataset.validation
+    if path is None:
+        return [], []
+    share = (LIMITS["validation_share"].value or 0) * trained
+    limit = int(min(LIMITS["validation_bytes"].value or 0, share))
+    sizes = [len(line) for line in read_prefix(path, limit)]
+    warnings = []
+    if sum(sizes) < path.stat().st_size:
+        of = dataset.manifest["files"][path.name]["records"]
         warnings.append(
-            f"validation data: {size(held_out)}, documented to be at most {size(bound)} "
-            "(1 MB or 5 % of the training data)"
+            f"validation data: {plural(len(sizes), 'record')} of {of:,} would be uploaded, those of"
+            f" lowest hash: documented to be at most {size(limit)} (1 MB or 5 % of the training"
+            " data)"
         )
-    return warnings
+    return [Upload(path.name, sum(sizes), HOST)] if sizes else [], warnings

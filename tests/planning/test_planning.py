@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -168,6 +169,16 @@ def test_on_the_platform_files_leave_and_the_cost_is_unknown(plan):
     assert made.cost.minimum_usd == 4
     assert any("not published" in fact for fact in made.cost.facts)
     assert any("5 %" in warning for warning in made.cost.warnings)
+
+
+def test_on_the_platform_only_as_much_validation_leaves_as_it_takes(plan):
+    rows = [chat(f"Question {n}?", f"The answer is {n}.") for n in range(400)]
+    made = plan(rows, backend="platform", data={"validation": 0.2})
+    *train, validation = made.uploads
+    trained = sum(upload.size_bytes for upload in train)
+    assert 0.04 * trained < validation.size_bytes <= 0.05 * trained
+    (warning,) = made.cost.warnings
+    assert re.match(r"validation data: \d+ records of \d+ would be uploaded, those of", warning)
 
 
 def test_platform_steps_are_epochs_times_tokens_over_tokens_a_step(plan):
