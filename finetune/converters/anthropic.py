@@ -90,7 +90,11 @@ def _sign(row: Any, source: Detection) -> str | None:
         content = message.get("content") if isinstance(message, dict) else None
         for block in content if isinstance(content, list) else ():
             kind = block.get("type") if isinstance(block, dict) else None
-            if kind in _BLOCKS and not isinstance(block.get("thinking"), list):
+            if (
+                isinstance(kind, str)
+                and kind in _BLOCKS
+                and not isinstance(block.get("thinking"), list)
+            ):
                 return f"blocks of the type `{kind}`"
     return None
 

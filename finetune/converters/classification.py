@@ -76,7 +76,10 @@ def _is_record(row: dict[str, Any]) -> bool:
         row.keys() <= {"text", "messages", "labels"}
         and isinstance(labels, dict)
         and not any(isinstance(label, bool | int | float) for label in labels.values())
-        and ("messages" not in row or openai.find_sign(row["messages"]) is None)
+        and (
+            not isinstance(messages := row.get("messages"), list)
+            or openai.find_sign(messages) is None
+        )
     )
 
 

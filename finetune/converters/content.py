@@ -75,6 +75,10 @@ def read_chunk(value: Any, path: str) -> Chunk:
         return TextChunk(text=value)
     part = as_object(value, path)
     kind = part.get("type")
+    if kind is not None and not isinstance(kind, str):
+        raise ConvertError(
+            f"expected text, got {type_name(kind)}", path=f"{path}.type", rule="type"
+        )
     if (address := read_part(part, path)) is not None:
         return ImageChunk(image_url=address)
     if kind == "text" and "content" in part and "text" not in part:  # oumi

@@ -59,7 +59,8 @@ def _sign(row: Any) -> str | None:
     row = _opened(row)
     if row.get("object") in _CHUNKS:
         return "chunks of a stream"
-    if isinstance(row.get("choices"), list):
+    choices = row.get("choices")
+    if isinstance(choices, list) and any(isinstance(choice, dict) for choice in choices):
         return "`choices`"
     if "custom_id" in row and ("response" in row or "body" in row):
         return "`custom_id`, as in a batch"

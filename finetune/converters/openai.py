@@ -18,6 +18,7 @@ r"""OpenAI chat: `messages` with tools, old `functions` included.
 | `"arguments": {"a": 1}`, `""`                           | `"{\"a\":1}"`, `"{}"` |
 | `"parameters": null` or absent                          | an object without properties |
 | text beside calls, no answer at the end                 | kept: the rules judge |
+| `{"type": "text", "content": "T"}` (oumi)              | the text `T`                            |
 | any other key, such as `name` of a user, `tool_choice`  | not used, and counted as such |
 | a role of another name | that of `roles`, else the row is rejected |
 """
@@ -148,7 +149,24 @@ def _message_sign(message: dict[str, Any]) -> str | None:
         return "images of other makers"
     if any(len(i) != 9 for i in _ids(message)):
         return "call ids that are not 9 characters"
+    return _inner_sign(message)
+
+
+def _inner_sign(message: dict[str, Any]) -> str | None:
+    """Return what stands deeper in a message than its keys."""
+    if any(isinstance(item, dict) for item in _arguments(message)):
+        return "arguments that are objects"
+    parts = message["content"] if isinstance(message.get("content"), list) else []
+    if any(isinstance(part, dict) and "content" in part for part in parts):
+        return "parts that have `content`"
     return None
+
+
+def _arguments(message: dict[str, Any]) -> list[Any]:
+    calls = message.get("tool_calls")
+    listed = calls if isinstance(calls, list) else []
+    functions = [call.get("function") for call in listed if isinstance(call, dict)]
+    return [function.get("arguments") for function in functions if isinstance(function, dict)]
 
 
 def _ids(message: dict[str, Any]) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from finetune.converters import detect
@@ -9,6 +12,7 @@ from finetune.errors import UsageError
 
 U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+OBJECT = {"id": "a1b2c3d4e", "type": "function", "function": {"name": "f", "arguments": {}}}
 ALPACA = {"instruction": "I", "input": "", "output": "O"}
 HH = "\n\nHuman: Hi\n\nAssistant: Hello"
 TREE = {"message_id": "1", "text": "Hi", "role": "prompter", "replies": []}
@@ -28,6 +32,12 @@ SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", 
         ({"messages": [U, {"role": "assistant", "tool_calls": [CALL]}]}, "openai", "chat"),
         ({"messages": [{**U, "role": "developer"}, U, A]}, "openai", "chat"),
         ({"messages": [U, A], "functions": []}, "openai", "chat"),
+        (
+            {"messages": [{**U, "content": [{"type": "text", "content": "Hi"}]}, A]},
+            "openai",
+            "chat",
+        ),
+        ({"messages": [U, {"role": "assistant", "tool_calls": [OBJECT]}]}, "openai", "chat"),
         ({"text": "T"}, "laplateforme", "text"),
         ({"text": "T", "url": "U"}, "text", "text"),
         ({"text": "T", "labels": {"a": "b"}}, "laplateforme", "classifier"),
@@ -131,6 +141,32 @@ def test_rendered_conversations_are_not_taken_for_documents(text, beside):
 )
 def test_formats_are_told_apart(row, name):
     assert detect([row]).format == name
+
+
+CASES = Path(__file__).parent / "cases"
+# What a row of a format may be read as where none is named: La Plateforme's own rows are OpenAI's
+# too, and what a source file is only its tree says.
+ALSO = {"openai": "laplateforme", "code": "text"}
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        path.parent
+        for path in sorted(CASES.glob("*/*/records.json"))
+        if not path.with_name("columns.json").exists()
+    ],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_a_golden_row_is_read_as_its_own_format_or_asked_about(folder):
+    row = json.loads((folder / "row.json").read_bytes())
+    name = folder.parent.name
+    try:
+        found = detect(row if isinstance(row, list) else [row])
+    except UsageError as error:
+        assert f"`{name}`" in str(error)
+    else:
+        assert found.format in {name, ALSO.get(name)}
 
 
 @pytest.mark.parametrize(
