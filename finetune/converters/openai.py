@@ -18,7 +18,7 @@ r"""OpenAI chat: `messages` with tools, old `functions` included.
 | `"arguments": {"a": 1}`, `""`                           | `"{\"a\":1}"`, `"{}"` |
 | `"parameters": null` or absent                          | an object without properties |
 | text beside calls, no answer at the end                 | kept: the rules judge |
-| `{"type": "text", "content": "T"}` (oumi)              | the text `T`                            |
+| `{"type": "text", "content": "T"}` (oumi)               | the text `T` |
 | any other key, such as `name` of a user, `tool_choice`  | not used, and counted as such |
 | a role of another name | that of `roles`, else the row is rejected |
 """
