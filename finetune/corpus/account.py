@@ -10,7 +10,16 @@ from finetune.checks.report import Finding
 MAX_PLACES = 20  # places kept of each fix
 
 # What takes records away, in the order in which it happens.
-STEPS = ("check", "filter", "contamination", "duplicate", "near-duplicate", "limit", "balance")
+STEPS = (
+    "check",
+    "exclusion",
+    "filter",
+    "contamination",
+    "duplicate",
+    "near-duplicate",
+    "limit",
+    "balance",
+)
 
 
 class Loss(NamedTuple):

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.checks import Checker, Finding
+from finetune.checks.fixes import find_fixes
+from finetune.checks.repair import repair_record
 from finetune.checks.report import Fault
 from finetune.checks.targets import Target
 from finetune.converters import CONVERTERS, ConvertError, Detection, LeftOut, keys_of
@@ -24,6 +26,7 @@ from finetune.corpus.chunks import Cutter
 from finetune.corpus.clean import Contamination, Filters, sign
 from finetune.corpus.containers import Raw, Row
 from finetune.corpus.images import load_images
+from finetune.corpus.privacy import Exclusions, Mode, Privacy
 from finetune.corpus.split import Side, Split
 from finetune.errors import DataError
 from finetune.recipe.tree import Clean
@@ -44,12 +47,16 @@ class Steps(NamedTuple):
     Attributes:
         target: What records are checked against; None leaves the check out.
         to: The format that is written; a record that it cannot hold is rejected.
-        clean: Filters, decontamination and the signatures of near duplicates.
+        clean: Fixes, filters, decontamination and the signatures of near duplicates.
+        privacy: What is done about personal data, and the key of pseudonyms.
+        exclusions: Subjects that no dataset may hold any more.
     """
 
     target: Target | None = None
     to: str = "laplateforme"
     clean: Clean | None = None
+    privacy: tuple[Mode, bytes] | None = None
+    exclusions: Exclusions | None = None
 
 
 class Reader(NamedTuple):
@@ -125,6 +132,9 @@ class Chain:
         self.target = steps.target
         self.encode = find_outward(steps.to).encode if steps.to != "laplateforme" else encode
         self.filters = self.contamination = None
+        self.fixes = find_fixes(steps.clean.fix) if steps.clean else ()
+        self.privacy = Privacy(*steps.privacy) if steps.privacy else None
+        self.exclusions = steps.exclusions
         self.signs = bool(steps.clean and steps.clean.deduplicate == "near")
         if steps.clean:
             filters = Filters(steps.clean)
@@ -175,11 +185,12 @@ class Work:
             side = reader.split.side_at(position)
         rejected = self._account.records["rejected"]
         for record in records:
-            line = self._pass(record, row, side)
-            if line is not None:
-                self._made.append(Made(line, row.line, side, position, without_text(record)))
+            passed = self._pass(record, row, side)
+            line = None if passed is None else self._encode(passed, row)
+            if passed is not None and line is not None:
+                self._made.append(Made(line, row.line, side, position, without_text(passed)))
                 if self._chain.signs:
-                    self._signed.append(record)
+                    self._signed.append(passed)
         self._account.lost_rows += self._account.records["rejected"] > rejected
 
     def convert(self, row: Row) -> list[Record]:
@@ -223,29 +234,47 @@ class Work:
         if self._unused:
             self._account.unused.update(self._unused(value, self._reader.detection))
 
-    def _pass(self, record: Record, row: Row, side: Side) -> bytes | None:
-        """Return the line of a record, changed where it must be, or None where it is left out."""
+    def _pass(self, record: Record, row: Row, side: Side) -> Record | None:
+        """Return a record, changed where it must be, or None where it is left out."""
         chain = self._chain
         if self._checker:
             findings = self._checker.check_record(record, self._reader.name, row.line)
+            if findings and chain.fixes:
+                record, findings = self._fix(record, findings)
             if findings and not self._stands(findings):
                 return None
+        known = list(self._known(row.value)) if self._reader.known else []
+        if chain.exclusions and chain.exclusions.holds(record, known):
+            self._lose(row, "excluded", "exclusion")
+            return None
         if chain.filters and (rule := chain.filters.reason(record)):
-            self._lose(row, Fault(rule, "", ""), "filter")
+            self._lose(row, rule, "filter")
             return None
-        if (
-            chain.contamination
-            and side is Side.TRAIN
-            and (item := chain.contamination.find(record))
-        ):
-            self._lose(row, Fault("contaminated", "", ""), "contamination", evaluation=item)
-            return None
+        if chain.contamination and side is Side.TRAIN:
+            item = chain.contamination.find(record)
+            if item:
+                self._lose(row, "contaminated", "contamination", evaluation=item)
+                return None
+        if chain.privacy:
+            self._account.privacy.update(chain.privacy.apply(record, known))
+        return record
+
+    def _encode(self, record: Record, row: Row) -> bytes | None:
         try:
-            return chain.encode(record)
+            return self._chain.encode(record)
         except ConvertError as error:
             fault = Fault(error.rule or "not-in-format", error.path or "", error.fact)
-            self._lose(row, fault, "check")
+            finding = finding_at(self._reader.name, row.line, fault)
+            self.losses.append(self._account.lose(finding, "check"))
             return None
+
+    def _fix(self, record: Record, findings: list[Finding]) -> tuple[Record, list[Finding]]:
+        """Return a record without what the recipe's fixes mend, and the findings that stay."""
+        assert self._checker  # noqa: S101 (there are findings)
+        record, left, done = repair_record(self._checker, record, findings, self._chain.fixes)
+        for name in sorted(done):
+            self._account.note_fix(name, f"{findings[0].file}:{findings[0].line}")
+        return record, left
 
     def _stands(self, findings: list[Finding]) -> bool:
         """Take note of findings; tell whether none is an error."""
@@ -263,8 +292,9 @@ class Work:
             if isinstance(row, dict):
                 yield from (row[name] for name in self._reader.known if name in row)
 
-    def _lose(self, row: Row, fault: Fault, step: str, *, evaluation: str | None = None) -> None:
-        loss = self._account.lose(finding_at(self._reader.name, row.line, fault), step)
+    def _lose(self, row: Row, rule: str, step: str, *, evaluation: str | None = None) -> None:
+        finding = finding_at(self._reader.name, row.line, Fault(rule, "", ""))
+        loss = self._account.lose(finding, step)
         self.losses.append(loss._replace(evaluation=evaluation))
 
     def finish(self) -> Outcome:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune import __version__
+from finetune.corpus.chain import Steps
 from finetune.corpus.images import digest_images
+from finetune.corpus.privacy import fingerprint
 from finetune.corpus.sources import SourceFile, find_files
 from finetune.corpus.split import Side
 from finetune.errors import DataError
@@ -78,13 +80,13 @@ def _free_name(path: Path, taken: set[str]) -> str:
     return name
 
 
-def describe(recipe: Recipe, inputs: list[Input], target: str) -> dict[str, Any]:
+def describe(recipe: Recipe, inputs: list[Input], steps: Steps) -> dict[str, Any]:
     """Return all that decides about the bytes of a dataset, and no path of this machine.
 
     Args:
         recipe: Its data section.
         inputs: Names and digests of its files.
-        target: What the records are checked against.
+        steps: What is done with the records.
     """
     data = recipe.data.model_dump(mode="json", exclude={"train", "validation"})
     data["clean"]["decontaminate"] = [
@@ -94,12 +96,19 @@ def describe(recipe: Recipe, inputs: list[Input], target: str) -> dict[str, Any]
     ]
     if not isinstance(recipe.data.validation, list):
         data["validation"] = recipe.data.validation
+    # Other pseudonyms, or other people left out, make another dataset.
+    secrets: dict[str, str | None] = {}
+    if steps.privacy and steps.privacy[0] == "pseudonymize":
+        secrets["key"] = fingerprint(steps.privacy[1])
+    if steps.exclusions:
+        secrets["exclusions"] = steps.exclusions.fingerprint
     return {
         "version": __version__,
         "kind": METHODS[recipe.method].record,
-        "target": target,
+        "target": steps.target.name if steps.target else None,
         "data": data,
         "evaluation": recipe.evaluation.data,
+        **secrets,
         "inputs": [
             {
                 "name": one.name,

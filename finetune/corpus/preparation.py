@@ -25,6 +25,9 @@ from finetune.corpus.conversion import Across, Conversion, Reading
 from finetune.corpus.dataset import MANIFEST, Dataset, profile_files
 from finetune.corpus.inputs import Input, describe, find_inputs
 from finetune.corpus.parts import Parts
+from finetune.corpus.privacy import describe as describe_privacy
+from finetune.corpus.privacy import find_folder, load_exclusions, provide_key
+from finetune.corpus.privacy.subjects import EXCLUDED
 from finetune.corpus.split import Side, Split
 from finetune.corpus.workers import Workers, count_workers
 from finetune.corpus.written import Written, find_equal
@@ -52,7 +55,12 @@ _STEPS = {
 
 
 def prepare(
-    recipe: Recipe, *, folder: Path, workers: int | None = None, progress: Progress = silent
+    recipe: Recipe,
+    *,
+    folder: Path,
+    workers: int | None = None,
+    home: Path | None = None,
+    progress: Progress = silent,
 ) -> Dataset:
     """Make the dataset of a recipe, or find it where nothing has changed since.
 
@@ -60,6 +68,8 @@ def prepare(
         recipe: What to prepare.
         folder: Where dataset folders lie.
         workers: How many processes convert; chosen by the size of the sources where absent.
+        home: Where the key of pseudonyms and the exclusion list lie; the user's data directory
+            where absent.
         progress: Told about the rows read.
 
     Raises:
@@ -70,8 +80,8 @@ def prepare(
         OSError: The disk is full; nothing is left behind.
     """
     inputs = find_inputs(recipe)
-    aim = _find_target(recipe)
-    facts = describe(recipe, inputs, aim.name)
+    steps = _find_steps(recipe, home or find_folder())
+    facts = describe(recipe, inputs, steps)
     identity = hashlib.sha256(to_json(facts)).hexdigest()
     target = folder / f"{slug(recipe.name)}-{identity[:_SHORT]}"
     _remove_left_overs(folder)
@@ -81,13 +91,25 @@ def prepare(
     count = count_workers(size, workers)
     with _workspace(folder, target.name) as workspace:
         manifest = {"digest": identity, **facts}
-        manifest |= _Preparation(recipe, inputs, workspace, aim, count, progress).run()
+        manifest |= _Preparation(recipe, inputs, workspace, steps, count, progress).run()
         with AtomicFile(workspace / MANIFEST) as file:
             file.write(to_json(manifest, indent=True))
         if target.exists():  # damaged: somebody changed a file in it
             target.rename(workspace / ".damaged")
         _publish(workspace, target)
     return Dataset.load(target)
+
+
+def _find_steps(recipe: Recipe, home: Path) -> Steps:
+    mode = recipe.data.privacy
+    excluded = (home / EXCLUDED).exists()
+    key = provide_key(home) if excluded or mode == "pseudonymize" else b""
+    return Steps(
+        _find_target(recipe),
+        clean=recipe.data.clean,
+        privacy=None if mode == "off" else (mode, key),
+        exclusions=load_exclusions(key, home) if excluded else None,
+    )
 
 
 def _find_target(recipe: Recipe) -> Target:
@@ -153,14 +175,16 @@ class _Preparation:
         recipe: Recipe,
         inputs: list[Input],
         folder: Path,
-        aim: Target,
+        steps: Steps,
         workers: int,
         progress: Progress,
     ) -> None:
         self._recipe = recipe
         self._inputs = inputs
         self._folder = folder
-        self._target = aim
+        self._steps = steps
+        assert steps.target  # noqa: S101 (records of a dataset are always checked)
+        self._across = Across(steps.target)
         self._workers = workers
         self._progress = progress
         self._kind = METHODS[recipe.method].record
@@ -173,10 +197,9 @@ class _Preparation:
 
     def run(self) -> dict[str, Any]:
         """Write everything but the manifest, and return what it says."""
-        steps = Steps(self._target, clean=self._recipe.data.clean)
         with AtomicFile(self._folder / "rejected.jsonl") as rejected:
             self._rejected = rejected
-            with self._parts, Workers(steps, self._workers) as workers:
+            with self._parts, Workers(self._steps, self._workers) as workers:
                 self._read(workers)
             self._stop_if_too_many()
             keep, warned = self._settle()
@@ -187,6 +210,7 @@ class _Preparation:
         self._account.close()
         return {
             **self._account.to_dict(),
+            **self._describe_privacy(),
             "waterfall": self._account.waterfall(),
             "notes": [one._asdict() for one in warned],
             "profile": profile_files([self._folder / name for name in self._train], self._kind),
@@ -196,10 +220,10 @@ class _Preparation:
 
     def _read(self, workers: Workers) -> None:
         """Write the records of all sources."""
-        across, account = Across(self._target), self._account
+        account = self._account
         for number, outcome in workers.run(self._tasks()):
             file = self._files[number]
-            done, records, losses = across.check(outcome, file.name)
+            done, records, losses = self._across.check(outcome, file.name)
             done.records["written"] += len(records)
             account.add(done)
             for loss in losses:
@@ -315,6 +339,12 @@ class _Preparation:
             "left_out": one.left_out,
             **_licences(one),
         }
+
+    def _describe_privacy(self) -> dict[str, Any]:
+        if self._steps.privacy is None:
+            return {}
+        mode, key = self._steps.privacy
+        return {"privacy": describe_privacy(mode, self._account.privacy, key)}
 
     def _note(self, one: Input, loss: Loss) -> None:
         finding = loss.finding

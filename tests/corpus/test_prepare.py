@@ -339,7 +339,9 @@ dirty_rows = st.one_of(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     rows=st.lists(dirty_rows, max_size=30),
     broken=st.lists(st.sampled_from(['{"question":', "{]", "nan", '{"a":1,}']), max_size=4),

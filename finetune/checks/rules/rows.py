@@ -64,6 +64,7 @@ ROWS = (
     _row("held-out", "no training record equals a validation or evaluation record"),
     _row("near-duplicate", "no record nearly equals one that came before it"),
     _row("near-duplicate-of-validation", "no record nearly equals one that is held out"),
+    _row("excluded", "no record is about a person on the exclusion list"),
     _row("contaminated", "no record shares a sequence of words with an evaluation file"),
     _row("languages", "a record is in one of the languages that the recipe keeps"),
     _row("min-characters", "a record has as much text as the recipe asks for"),
