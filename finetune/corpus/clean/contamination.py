@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 LONGEST = 13  # words
 SHORTEST = 8
 _TEMPLATE = 10  # items of one file that may share a sequence
-_DEPTH = 64  # as deep as a record may be
 
 
 class Contamination:
@@ -119,7 +118,8 @@ class Contamination:
             )
             own = times <= most
             counts["shared"] += int((~own).sum())
-            tables[length] = values[own], np.concatenate(owners[length])[first[own]]
+            if own.any():
+                tables[length] = values[own], np.concatenate(owners[length])[first[own]]
         self.facts[name] = counts
         return tables
 
@@ -140,7 +140,7 @@ def _sequences(row: Any) -> dict[int, NDArray[np.uint64]]:
     import numpy as np
 
     found: dict[int, list[NDArray[np.uint64]]] = {}
-    for text in _texts(row, _DEPTH):
+    for text in _texts(row):
         words = hash_words(fold(text))[0]
         if len(words) >= SHORTEST:
             length = min(LONGEST, len(words))
@@ -148,16 +148,14 @@ def _sequences(row: Any) -> dict[int, NDArray[np.uint64]]:
     return {length: np.unique(np.concatenate(parts)) for length, parts in sorted(found.items())}
 
 
-def _texts(value: Any, depth: int) -> Iterator[str]:
-    """Yield the texts of a row, but for system prompts."""
-    if isinstance(value, str):
-        yield value
-    elif not depth:
-        return
-    elif isinstance(value, list):
-        for one in value:
-            yield from _texts(one, depth - 1)
-    elif isinstance(value, dict) and "system" not in (value.get("role"), value.get("from")):
-        for key, one in value.items():
-            if key not in ("system", "system_prompt"):
-                yield from _texts(one, depth - 1)
+def _texts(row: Any) -> Iterator[str]:
+    """Yield the texts of a row, however deep, but for system prompts."""
+    values = [row]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, dict) and "system" not in (value.get("role"), value.get("from")):
+            values += [one for key, one in value.items() if key not in ("system", "system_prompt")]

@@ -96,6 +96,15 @@ def test_a_template_is_no_contamination_and_what_fills_it_is(tmp_path, items):
     assert contamination.find(text(template + texts[-1])) == f"eval.jsonl:{items}"
 
 
+def test_items_that_are_nothing_but_template_find_nothing(tmp_path):
+    path = tmp_path / "eval.jsonl"
+    rows = [{"q": QUESTION, "a": " ".join(WORDS[n * 9 : n * 9 + 9])} for n in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    contamination = Contamination([path])
+    assert contamination.find(text(QUESTION)) is None
+    assert contamination.find(text(rows[1]["a"])) == "eval.jsonl:2"
+
+
 def test_the_same_item_many_times_is_no_template(tmp_path):
     path = tmp_path / "eval.jsonl"
     path.write_text((json.dumps({"q": QUESTION}) + "\n") * 50, encoding="utf-8")
