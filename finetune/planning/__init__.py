@@ -24,6 +24,7 @@ from finetune.backends.local.memory import (
 from finetune.backends.local.schedule import DEFAULT_EPOCHS, plan_training
 from finetune.catalog import LICENCES
 from finetune.corpus import Dataset
+from finetune.corpus.privacy.egress import judge_egress
 from finetune.errors import DataError
 from finetune.planning.counting import Counting, SourceCount, count_dataset
 from finetune.planning.place import Place, check_model
@@ -301,6 +302,11 @@ class _Bill:
                 f"{plural(total.too_long, 'sample')} longer than `training.seq_len`: what the "
                 "service does with them is not documented"
             )
+        if not self.local:
+            allows = self.recipe.egress.personal_data
+            egress = judge_egress(allows, self.dataset.manifest.get("privacy"))
+            verb = "allows" if egress.allowed else "does not allow"
+            notes.append(f"{egress.fact}: `egress.personal_data: {allows}` {verb} the upload")
         if total.dropped and self.local:
             notes.append(f"{plural(total.dropped, 'sample')} over `training.seq_len` left out")
         if total.shortened and self.local:

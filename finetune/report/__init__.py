@@ -16,6 +16,7 @@ from finetune.files import slug, write_atomic
 from finetune.recipe import Recipe
 from finetune.report import page
 from finetune.report.lengths import count_lengths
+from finetune.report.processing import list_processing, list_provenance
 from finetune.runs import Run
 from finetune.text import redact, safe
 
@@ -76,6 +77,8 @@ def _describe_data(
         "waterfall": page.list_waterfall(manifest),
         "profile": page.list_profile(manifest),
         "privacy": page.list_privacy(manifest),
+        "processing": list_processing(recipe, manifest),
+        "provenance": list_provenance(recipe),
         "histogram": histogram,
         "bins": bins,
         "lengths": page.list_lengths(lengths, seq_len),

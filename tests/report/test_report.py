@@ -287,3 +287,33 @@ def test_comparison_shows_what_differs(make_run, curve):
     assert "B: validation loss" in page.text
     assert "seed" not in page.text, "what is equal is left out"
     assert "Nothing: the same settings" in read(write_comparison(first, first)).text
+
+
+PROVENANCE = {
+    "purpose": "answers to customers",
+    "lawful_basis": "legitimate-interests",
+    "source": "our tickets",
+    "retention": "until 2027-12-31",
+}
+
+
+def test_record_of_processing_says_what_why_where_and_how_long(make_run):
+    section = {"mode": "pseudonymize", "counts": {"email": {"messages.user": 1234}},
+               "other_names": "not searched", "key": "ab12"}  # fmt: skip
+    run = make_run(
+        manifest=MANIFEST | {"privacy": section},
+        data={"train": [{"path": "tickets.csv", "provenance": PROVENANCE}, {"path": "b"}]},
+        backend="platform",
+        egress={"personal_data": "masked"},
+    )
+    text = read(write_report(run)).text
+    for fact in (
+        "what 480 records done with them sft of no/model where La Plateforme of Mistral AI",
+        "personal data (1,234) found and replaced by pseudonyms",
+        "egress.personal_data: masked other names not searched left out on request 0 records",
+        "key of the pseudonyms ab12",
+        "tickets.csv answers to customers legitimate-interests our tickets until 2027-12-31",
+        "b not stated not stated not stated not stated",
+        "Pseudonymized data remain personal data",
+    ):
+        assert fact in text
