@@ -1,7 +1,7 @@
 """Near-duplicate removal of 100,000 generated records, beside datasketch's MinHashLSH.
 
     python -m pip install "datasketch>=2"
-    python benchmarks/near_duplicates.py              # about two minutes, one core, 1.5 GB
+    python benchmarks/near_duplicates.py              # one to two minutes on one core, 1.5 GB
     python benchmarks/near_duplicates.py 20000        # fewer records
 
 Both get the same records, the same words and the same sequences of three words, in one process.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import resource
 import sys
 import time
 from pathlib import Path
@@ -125,11 +124,7 @@ def main():
     run_ours(records[:1000])  # imports, tables
     run_datasketch(records[:1000])
     print(f"{count:,} records, {len(planted):,} planted pairs, threshold {THRESHOLD}")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     signing, settling, kept = run_ours(records)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(f"memory  {max(0, grown) * unit / count:.0f} bytes a record")
     shingling, sketching, pairs = run_datasketch(records)
     ours, theirs = signing + settling, shingling + sketching
     print(f"ours        {ours:7.1f} s: {signing:.1f} sign, {settling:.1f} settle")
