@@ -34,7 +34,7 @@ from finetune.records import (
 _OPENING = (
     r"<s>|\[INST\]|\[SYSTEM_PROMPT\]|<<SYS>>|<\|begin_of_text\|>"
     r"|<\|im_start\|>(?:(?:system|user|assistant)\b)?"
-    r"|<\|start_header_id\|>\w*<\|end_header_id\|>|<\|(?:system|user|assistant)\|>"
+    r"|<\|start_header_id\|>\w{0,20}<\|end_header_id\|>|<\|(?:system|user|assistant)\|>"
     r"|<start_of_turn>(?:(?:user|model)\b)?"
     r"|#{2,3} (?:Response|Instruction|Assistant|Human|User|Input):"
 )
@@ -42,17 +42,16 @@ _CLOSING = (
     r"</s>|\[/INST\]|\[/SYSTEM_PROMPT\]|<</SYS>>|<\|im_end\|>|<\|eot_id\|>|<\|end\|>"
     r"|<\|end_of_text\|>|<\|endoftext\|>|<end_of_turn>"
 )
-# Bounded repeats: the texts are anybody's.
-TEMPLATE_START = re.compile(rf"\A(?:\s*(?:{_OPENING})){{1,8}}\s*")
-TEMPLATE_END = re.compile(rf"(?:(?:{_CLOSING})\s*){{1,8}}\Z")
+TEMPLATE_START = re.compile(rf"\A(?:\s*(?:{_OPENING}))+\s*")
+TEMPLATE_END = re.compile(rf"(?:{_CLOSING})\s*\Z")
 _TEMPLATE = re.compile(
     r"\[/?(?:INST|AVAILABLE_TOOLS|TOOL_RESULTS|SYSTEM_PROMPT)\]|<</?SYS>>|</?(?:start|end)_of_turn>"
     r"|<\|(?:im_start|im_end|eot_id|endoftext|(?:start|end)_header_id|(?:begin|end)_of_text)\|>"
 )
 _MARKS = re.compile(rf"{_OPENING}|{_CLOSING}|{_TEMPLATE.pattern}")
-_CALL = re.compile(r"<functioncall>|<tool_call>\s*\{|\[TOOL_CALLS\]\s*\[?\s*\{")
+_CALL = re.compile(r"<functioncall>|<tool_call>\s{0,4}\{|\[TOOL_CALLS\] ?\[?\{")
 _PLACEHOLDER = re.compile(
-    r"\{\{\s*[A-Za-z_][\w .-]{0,40}\}\}"
+    r"\{\{\s?[A-Za-z_][\w .-]{0,40}\}\}"
     r"|\[(?:your|insert|enter|votre|ihr|ihre|tu|su|il tuo|uw) [\w '’/-]{1,40}\](?!\()"
     r"|<(?:YOUR|INSERT|ENTER)[_ -][A-Z_ -]{1,40}>",
     re.IGNORECASE,

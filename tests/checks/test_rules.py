@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from finetune.checks import FIXES, RULES, Checker, find_rule, rules_page
+from finetune.checks.repair import repair
 from finetune.checks.rules import TARGETS
 from finetune.checks.rules.notes import NOTES
 from finetune.errors import UsageError
 from finetune.records import KINDS
-from tests.checks.cases import CASES, ELSEWHERE, line
+from tests.checks.cases import CASES, ELSEWHERE, assistant, chat, line, user
 
 PERSON = "Zephyrine Quastenberg-Ölçer"
 
@@ -188,3 +190,26 @@ def test_a_tortured_line_is_a_finding_and_nothing_worse(kind, number):
     assert record is None
     assert any(finding.severity == "error" for finding in found)
     assert all(finding.rule in RULES for finding in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "</s>",
+        "<s> ",
+        "<|im_end|> ",
+        "[your ",
+        "{{ a ",
+        "<tool_call> ",
+        "```\n",
+        "I am sorry, but ",
+        "Ã",
+    ],
+)
+def test_long_runs_of_marks_take_no_long_time(text):
+    many = text * 20_000
+    start = time.process_time()
+    data = line(chat(user(many), assistant(many + "<|im_end|> " * 20_000)))
+    found = Checker("chat").check_line(data, "f", 1)[1]
+    repair(Checker("chat"), data, found, FIXES.keys() - {"repair-encoding"})
+    assert time.process_time() - start < 5  # quadratic it would be minutes

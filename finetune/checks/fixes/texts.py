@@ -9,6 +9,8 @@ from finetune.checks.fixes.walk import Value, messages_of
 from finetune.checks.texts import TEMPLATE_END, TEMPLATE_START
 from finetune.errors import MissingExtra
 
+_LONGEST = 20  # characters of a closing mark, at most
+
 
 def _change_texts(value: Value, change: Callable[[str], str]) -> None:
     """Change every text that a model reads or writes: contents, chunks, documents."""
@@ -38,13 +40,25 @@ def strip_template(value: Value) -> None:
 
 
 def _strip(text: str) -> str:
+    found = TEMPLATE_START.match(text)
+    start = found.end() if found else 0
+    end = _find_end(text, start)
+    if end == len(text):
+        return text[start:] or text
+    return text[start:end].rstrip() or text
+
+
+def _find_end(text: str, start: int) -> int:
+    """Return where the marks at the end of a text begin, in time linear in their number."""
+    end = len(text)
     while True:
-        inner = TEMPLATE_START.sub("", text)
-        if found := TEMPLATE_END.search(inner):
-            inner = inner[: found.start()].rstrip()
-        if inner == text or not inner or inner.isspace():
-            return text
-        text = inner
+        last = end
+        while last > start and text[last - 1].isspace():
+            last -= 1
+        found = TEMPLATE_END.search(text, max(start, last - _LONGEST), end)
+        if not found:
+            return end
+        end = found.start()
 
 
 def load_encoding_repair() -> Callable[[str], str]:
