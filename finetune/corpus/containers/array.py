@@ -145,7 +145,7 @@ class _Values:
 
     def _cut(self) -> Iterator[Row | Raw]:
         self._stream.check_end(self.number + 1)
-        data = self._buffer[self._start :]
+        data, self._buffer = self._buffer[self._start :], b""
         if self._skipped:
             yield too_long(self.number + 1, self._skipped + len(data), self._limit)
         elif data.strip():

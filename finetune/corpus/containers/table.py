@@ -116,6 +116,8 @@ def name_columns(cells: list[str]) -> list[str]:
     if len(cells) > MAX_COLUMNS:
         fact = f"{plural(len(cells), 'column')}, the limit is {MAX_COLUMNS:,}"
         raise DataError(fact, line=1, rule="table")
+    if fault := _encoding_fault(cells):
+        raise DataError(fault.message, line=1, rule=fault.rule)
     twice = sorted(cell for cell, count in Counter(cells).items() if count > 1)
     if twice:
         shown = ", ".join(f"`{safe(cell, 40)}`" for cell in twice[:5])
