@@ -16,7 +16,7 @@ from finetune.checks.lines import read_value
 from finetune.checks.repair import repair
 from finetune.checks.report import Fault, Finding, Report
 from finetune.checks.targets import Target, find_target
-from finetune.errors import UsageError
+from finetune.errors import DataError, UsageError
 from finetune.files import AtomicFile, Damaged, open_bytes, read_lines
 from finetune.progress import Progress, silent
 
@@ -197,20 +197,18 @@ class _Work:
             yield number
 
     def _check_lines(self) -> Iterator[int]:
+        before = self._report.records
+        fault: DataError | None = None
         with open_bytes(self._item.path) as file:
             try:
                 yield from self._check_stream(file)
             except Damaged as error:  # all that stands before was checked
-                finding = Finding(
-                    self._file,
-                    error.line or 0,
-                    "",
-                    str(error.rule),
-                    "error",
-                    error.fact,
-                    fixable=False,
-                )
-                self._take([finding])
+                fault = error
+        if fault is None and self._report.records == before:
+            fault = DataError("the file is empty", rule="empty-file")
+        if fault:
+            place = (self._file, fault.line or 0, "")
+            self._take([Finding(*place, str(fault.rule), "error", fault.fact, fixable=False)])
 
     def _check_stream(self, file: IO[bytes]) -> Iterator[int]:
         check, hold = self._checker.check_line, self._beside is not None

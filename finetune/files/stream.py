@@ -102,6 +102,7 @@ _DECODERS: tuple[tuple[bytes, Callable[[_Counted], Any]], ...] = (
         for first in range(0x50, 0x60)
     ),
 )
+MAGICS = tuple(magic for magic, _ in _DECODERS)  # of compressed data
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")  # of compressed files
 _CUT = ("truncated", "the compressed data end too early or are damaged")
 _UNREADABLE = (

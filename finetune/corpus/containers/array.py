@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from finetune.checks.report import Fault
-from finetune.corpus.containers.row import Raw, Row, too_long
+from finetune.corpus.containers.row import Raw, Row, parse, too_long
 from finetune.files import MAX_LINE_BYTES, Stream
 from finetune.text import safe
 
@@ -148,12 +148,16 @@ class _Values:
         data, self._buffer = self._buffer[self._start :], b""
         if self._skipped:
             yield too_long(self.number + 1, self._skipped + len(data), self._limit)
-        elif data.strip():
-            yield Raw(self.number + 1, data, cut=True)
-        elif self._array:
-            yield Row(
-                self.number + 1, None, Fault("truncated", "", "the file ends before the list does")
-            )
+            return
+        if data.strip():
+            self.number += 1
+            row = parse(self.number, data, cut=True)
+            yield row
+            if row.fault:
+                return
+        if self._array:
+            message = "the file ends before the list does"
+            yield Row(self.number + 1, None, Fault("truncated", "", message))
 
     def _more(self) -> bool:
         if len(self._buffer) - self._start > self._limit:
@@ -162,7 +166,8 @@ class _Values:
             self._buffer = self._buffer[self._start :]
             self._scanned -= self._start
         self._start = 0
-        while chunk := self._stream.read(_CHUNK):
+        # More at once where a long text is looked through again from its beginning.
+        while chunk := self._stream.read(max(_CHUNK, len(self._buffer) // 2)):
             self._buffer += chunk
             if not self._in_text or self._leave_text():
                 return True

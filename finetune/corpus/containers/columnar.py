@@ -23,7 +23,7 @@ from finetune.text import plural
 
 _ROWS = 128  # made into Python objects at once; one row may be large
 _DAMAGED = "the file ends too early or is damaged"
-_END = b"\0\0\0\0"  # a message of no length
+_END = b"\xff\xff\xff\xff\0\0\0\0"  # a message of no length
 Turn = Callable[[Any], Any]
 
 

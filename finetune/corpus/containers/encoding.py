@@ -1,13 +1,13 @@
 """Encodings: told from the first bytes, by evidence and not by guess; everything becomes UTF-8.
 
 1. A byte order mark decides.
-2. Without one, text is UTF-16 or UTF-32 where the NULs of its first characters say which, and its
-   whole head then decodes.
+2. Without one, text is UTF-16 or UTF-32 where the NULs of its first characters say which, and 99 of
+   100 characters of its head then are some.
 3. Text that is UTF-8 is UTF-8. So is text with single faults: their lines are rejected.
 4. Text is cp1252, the superset of latin-1 that Windows programs write, where all of this holds in
-   its head: no sequence of its high bytes is UTF-8 (one in a hundred may be, by chance); they stand
-   in at least two places; each is a letter or a sign that texts of Western European languages use;
-   and they stand by themselves, not in words, as those of other alphabets do.
+   its head: high bytes stand in at least two places; 99 of 100 places are not UTF-8, and hold
+   only letters and signs that texts of Western European languages use; and 95 of 100 hold one or
+   two, not words, as those of other alphabets do.
 """
 
 from __future__ import annotations
@@ -70,21 +70,22 @@ def find_encoding(head: bytes) -> tuple[str, int]:
 
 
 def _is_text(head: bytes, encoding: str) -> bool:
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(head)
-    except UnicodeDecodeError:
-        return False
-    return "\0" not in text
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(head)
+    return "\0" not in text and 100 * text.count("\ufffd") <= len(text)
 
 
 def _is_western(head: bytes) -> bool:
     if head.isascii() or b"\0" in head:
         return False
     runs = _HIGH.findall(head)
-    if len(runs) < 2 or not _WESTERN.issuperset(b"".join(runs)):
+    if len(runs) < 2:
         return False
-    alone = sum(len(run) <= 2 for run in runs)
-    return 100 * len(_UTF8.findall(head)) <= len(runs) and alone >= 0.95 * len(runs)
+    bad = (
+        len(_UTF8.findall(head)),
+        sum(not _WESTERN.issuperset(run) for run in runs),
+        sum(len(run) > 2 for run in runs) / 5,
+    )
+    return all(100 * count <= len(runs) for count in bad)
 
 
 class Transcoded(io.RawIOBase):
