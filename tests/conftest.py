@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# `--hypothesis-profile=deep`, for the parts that read what people give us
+hypothesis.settings.register_profile("deep", max_examples=10_000, deadline=None)
 
 ROOT = Path(__file__).parent.parent
 

@@ -21,6 +21,7 @@ from finetune.records import Record, kind_of
 from finetune.text import plural, safe
 
 if TYPE_CHECKING:
+    from finetune.corpus import SourceFile
     from finetune.tokens import Tokenizer
 
 
@@ -77,7 +78,7 @@ def command(
 
     with console.progress() as progress:
         report = validate(
-            [_open(path, kind) for path in files],
+            [item for path in files for item in _open(path, kind)],
             kind=kind,
             target=target or model or "platform",
             tokenizer=tokenizer,
@@ -95,20 +96,27 @@ def command(
         raise click.exceptions.Exit(3)
 
 
-def _open(path: Path, kind: str | None) -> Path | Input:
+def _open(path: Path, kind: str | None) -> list[Path | Input]:
     """Return a file of records as it is, and any other with the records it is converted to."""
     if not path.is_file() or _holds_records(path):
-        return path
+        return [path]
+    from finetune.corpus import find_files
+
+    files = find_files(path)[0]
+    names = [path.parent / file.name if file.member else path for file in files]
+    return [_convert(file, name, kind) for file, name in zip(files, names, strict=True)]
+
+
+def _convert(file: SourceFile, name: Path, kind: str | None) -> Input:
     from finetune.corpus import Conversion, Reading
 
-    file = open(path, "rb")  # noqa: SIM115 (read to its end by the conversion)
-    rows = Conversion(file, str(path), Reading(kind=kind))
-
     def made() -> Iterator[tuple[int, Record | None, list[Finding]]]:
-        with file:
-            yield from rows.records()
+        with file.open() as stream:
+            yield from Conversion(stream, str(name), Reading(kind=kind)).records()
 
-    return Input(path, rows.detection.kind, made())
+    with file.open() as stream:  # its beginning tells the kind
+        found = Conversion(stream, str(name), Reading(kind=kind)).detection.kind
+    return Input(name, found, made())
 
 
 def _holds_records(path: Path) -> bool:

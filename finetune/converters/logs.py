@@ -42,7 +42,7 @@ _RESPONSES = ("response", "output", "completion", "result")
 _GOOD = {"success", "succeeded", "completed", "complete", "ok", "200", "201"}
 # Why an answer ended, where it did not end by itself (OpenAI, Anthropic).
 _CUT = {"length", "content_filter", "max_tokens", "model_context_window_exceeded", "error"}
-_CHUNKS = {"chat.completion.chunk", "message_start", "content_block_delta", "text_completion.chunk"}
+_CHUNKS = ("chat.completion.chunk", "message_start", "content_block_delta", "text_completion.chunk")
 
 
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:

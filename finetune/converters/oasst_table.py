@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.converters import oasst
-from finetune.converters.reading import ConvertError, Detection, as_object, text_at
+from finetune.converters.reading import ConvertError, Detection, as_object, optional_text, text_at
 from finetune.converters.turns import Place
 from finetune.records import Record
 
@@ -60,7 +60,7 @@ def convert(value: Any, source: Detection) -> list[Record]:
         name = text_at(row, source.column("message_id"))
         if name in nodes:
             raise ConvertError("two messages of one id", path="message_id", rule="tree-root")
-        parents[name] = row.get(source.column("parent_id")) or ""
+        parents[name] = optional_text(row, source.column("parent_id"))
         nodes[name] = {part: row.get(source.column(part)) for part in ("text", "role", *EXTRA)}
         nodes[name] |= {"rank": _rank(row.get(source.column("rank"))), "replies": []}
     roots = [node for name, node in nodes.items() if not parents[name]]

@@ -7,6 +7,7 @@ or holds data behind a link, a password or another archive, is refused by the me
 from __future__ import annotations
 
 import contextlib
+import errno
 import stat
 import tarfile
 import zipfile
@@ -94,6 +95,10 @@ class Archive:
                 file = self._open_zip().open(member.entry)
             except (NotImplementedError, RuntimeError, zipfile.BadZipFile):
                 raise self._refuse(member.name, "cannot be unpacked") from None
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a place before the file's beginning
+                    raise
+                raise self._refuse(member.name, _CUT, "truncated") from None
             return Stream(
                 Pieces(file, _Size(member.entry.compress_size), most=_PIECE), member.name, file
             )

@@ -26,7 +26,6 @@ import msgspec
 from finetune.errors import RunLocked, UsageError
 from finetune.files.stream import (
     COMPRESSIONS,
-    MAGICS,
     MAX_EXPANDED_BYTES,
     MAX_EXPANSION,
     MAX_LINE_BYTES,
@@ -42,7 +41,6 @@ from finetune.text import safe
 
 __all__ = [
     "COMPRESSIONS",
-    "MAGICS",
     "MAX_EXPANDED_BYTES",
     "MAX_EXPANSION",
     "MAX_LINE_BYTES",

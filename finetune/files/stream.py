@@ -93,7 +93,11 @@ def _new_xz() -> Any:
 
 _DECODERS: tuple[tuple[bytes, Callable[[_Counted], Any]], ...] = (
     (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),  # type: ignore[call-overload]
-    (b"BZh", lambda file: _Members(file, bz2.BZ2Decompressor)),
+    *(
+        (b"BZh%d" % level + block, lambda file: _Members(file, bz2.BZ2Decompressor))
+        for level in range(1, 10)
+        for block in (b"1AY&SY", b"\x17rE8P\x90")  # with data, without
+    ),
     (b"\xfd7zXZ\x00", lambda file: _Members(file, _new_xz)),
     (b"\x28\xb5\x2f\xfd", lambda file: _Members(file, _new_zstd)),
     # a frame to be skipped, with which parallel compressors begin
@@ -102,7 +106,8 @@ _DECODERS: tuple[tuple[bytes, Callable[[_Counted], Any]], ...] = (
         for first in range(0x50, 0x60)
     ),
 )
-MAGICS = tuple(magic for magic, _ in _DECODERS)  # of compressed data
+_MAGICS = tuple(magic for magic, _ in _DECODERS)
+_MAGIC = 10  # bytes that are enough to see one
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")  # of compressed files
 _CUT = ("truncated", "the compressed data end too early or are damaged")
 _UNREADABLE = (
@@ -234,14 +239,21 @@ def open_stream(file: Any, place: str | None = None, *, close: bool = False) -> 
         file: Any binary file with `read1`, also one that cannot seek.
         place: What messages call it.
         close: Close the file with the stream; else that is left to whoever opened it.
+
+    Raises:
+        UsageError: It is compressed, and compressed again.
     """
     opened = file if close else None
     plain = Stream(Pieces(file), place, opened)
-    head = plain.peek(6)
+    head = plain.peek(_MAGIC)
     for magic, decode in _DECODERS:
         if head.startswith(magic):
             packed = _Counted(plain)
-            return Stream(Pieces(decode(packed), packed), place, opened)
+            stream = Stream(Pieces(decode(packed), packed), place, opened)
+            if stream.peek(_MAGIC).startswith(_MAGICS):
+                stream.close()
+                raise UsageError(f"{place}: is compressed twice", hint="unpack it once")
+            return stream
     return plain
 
 

@@ -70,4 +70,39 @@ def test_validate_finds_the_same(tmp_path, case: Case):
     assert CANARY not in said
     assert "Traceback" not in said
     if case.code == 3:
-        assert agree(places(said), case.checked or case.places), said
+        found, expected = places(said), case.checked or case.places
+        if path.suffix == ".jsonl":  # of records, a line may have several faults
+            lines = {place.split(":")[0] for place in expected}
+            found = [
+                place for place in found if place in expected or place.split(":")[0] not in lines
+            ]
+        assert agree(found, expected), said
+
+
+REAL = (
+    "last line cut",
+    "quote never closed",
+    "gz cut in its middle",
+    "zip that leaves its folder",
+    "Parquet with a broken row group",
+    "Word document",
+    "nothing",
+    "a line of 17 MiB",
+)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_commands_as_they_are_typed_say_the_same(finetune, tmp_path, name):
+    [case] = [case for case in CASES if case.name == name]
+    (tmp_path / case.file).write_bytes(case.data)
+    for command in (["convert", case.file, "-o", "out.jsonl"], ["validate", case.file]):
+        done = finetune(*command, cwd=tmp_path)
+        assert done.returncode == case.code
+        assert "Traceback" not in done.stderr
+        assert CANARY not in done.stdout + done.stderr
+        # a rule in brackets
+        assert "[" in done.stdout + done.stderr or case.code == 2
+
+
+def test_there_are_enough_of_them():
+    assert len({case.name for case in CASES}) == len(CASES) >= 200

@@ -6,12 +6,14 @@ an exception that is not ours, a finding without a rule, rows out of order.
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import itertools
 import math
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +143,12 @@ def read_recipe(data: bytes) -> None:
 
 def convert_row(data: bytes) -> None:
     """Detect and convert a row, made of bytes or spelled by them."""
-    value = _decode(data)
-    row = value if value is not None else _build(iter(data), 0)
+    row = _decode(data)
+    if row is None:
+        steps = iter(data)
+        row = (
+            _build(steps, 0) if next(steps, 0) < 64 else _change(copy.deepcopy(_pick(steps)), steps)
+        )
     for name, converter in CONVERTERS.items():
         try:
             found = detect([row], format=name)
@@ -200,6 +206,37 @@ def _decode(data: bytes) -> Any:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError):
         return None
+
+
+@functools.cache
+def _examples() -> list[Any]:
+    """Return the rows of the converters' golden cases."""
+    cases = Path(__file__).parent.parent / "converters" / "cases"
+    return [msgspec.json.decode(path.read_bytes()) for path in sorted(cases.glob("*/*/row.json"))]
+
+
+def _pick(data: Any) -> Any:
+    rows = _examples()
+    return rows[(256 * next(data, 0) + next(data, 0)) % len(rows)]
+
+
+def _change(row: Any, data: Any) -> Any:
+    """Put other values into a row, at places that bytes choose."""
+    for _ in range(1 + next(data, 0) % 3):
+        places = list(_places(row))
+        if not places:
+            return row
+        parent, key = places[(256 * next(data, 0) + next(data, 0)) % len(places)]
+        parent[key] = _build(data, 4)
+    return row
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    for key in keys:
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from _places(value[key])
 
 
 def _build(data: Any, depth: int) -> Any:

@@ -20,7 +20,7 @@ from finetune.corpus.containers import array, columnar, document, lines, table, 
 from finetune.corpus.containers.encoding import Transcoded, find_encoding
 from finetune.corpus.containers.row import Raw, Row, parse
 from finetune.errors import DataError, UsageError
-from finetune.files import COMPRESSIONS, MAGICS, Damaged, Stream, open_stream
+from finetune.files import COMPRESSIONS, Damaged, Stream, open_stream
 
 __all__ = [
     "CONTAINERS",
@@ -70,7 +70,6 @@ _OTHERS = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
     (b"\x04\x22\x4d\x18", "LZ4-compressed data"),
-    *((magic, "data compressed twice") for magic in MAGICS),
     (b"\x80\x04\x95", "a pickle, which is never opened"),
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
