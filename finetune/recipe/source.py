@@ -84,7 +84,7 @@ def _parse(text: str, place: str) -> Any:
         line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         problem = (error.problem or error.context or "cannot be read").split("\n")[0]
         raise RecipeError(f"{place}{line}: not YAML: {problem}") from None
-    except (YAMLError, RecursionError, ValueError):
+    except (YAMLError, RecursionError, ValueError, TypeError):  # a list or mapping as a key, too
         raise RecipeError(f"{place}: not YAML that can be read") from None
 
 
