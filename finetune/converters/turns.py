@@ -188,7 +188,10 @@ def convert(value: Any, source: Detection) -> list[Record]:
     Raises:
         ConvertError: A row is no message, a call cannot be read, or a result answers none.
     """
-    rows = [as_object(row) for row in value] if isinstance(value, list) else [as_object(value)]
+    if not isinstance(value, list):
+        group(value, source)  # of a list, grouping has asked for each row
+        value = [value]
+    rows = [as_object(row) for row in value]
     messages: list[Message] = []
     first = rows[0] if rows else {}
     if system := source.optional_text(first, "system"):
@@ -202,7 +205,6 @@ def convert(value: Any, source: Detection) -> list[Record]:
 
 
 def _message(row: dict[str, Any], source: Detection, calls: Calls) -> Message:
-    group(row, source)
     role, text = _role(row, source), source.optional_text(row, "content")
     if role == "system":
         return SystemMessage(content=text)

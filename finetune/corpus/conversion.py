@@ -158,13 +158,15 @@ class Conversion:
     def tasks(self) -> Iterator[Task]:
         """Yield the rows, some at a time."""
         items: list[Row | Raw] = []
-        size = 0
+        size = rows = 0
         for item in self._items:
             items.append(item)
-            size += len(item.data) if type(item) is Raw else 0
-            if size >= _TASK_BYTES or len(items) >= _TASK_ROWS:
+            if type(item) is Raw:
+                size += len(item.data)
+            rows += item.rows if type(item) is Row else 1
+            if size >= _TASK_BYTES or rows >= _TASK_ROWS:
                 yield Task(self.reader, items)
-                items, size = [], 0
+                items, size, rows = [], 0, 0
         if items:
             yield Task(self.reader, items)
 
