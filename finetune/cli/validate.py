@@ -84,7 +84,7 @@ def command(
             tokenizer=tokenizer,
             fix=fix,
             only=only or None,
-            validation=_open(validation, kind) if validation else None,
+            validation=_open_one(validation, kind) if validation else None,
             on_findings=tell,
             progress=progress,
         )
@@ -105,6 +105,13 @@ def _open(path: Path, kind: str | None) -> list[Path | Input]:
     files = find_files(path)[0]
     names = [path.parent / file.name if file.member else path for file in files]
     return [_convert(file, name, kind) for file, name in zip(files, names, strict=True)]
+
+
+def _open_one(path: Path, kind: str | None) -> Path | Input:
+    first, *more = _open(path, kind)
+    if more:
+        raise UsageError(f"{path}: holds {plural(len(more) + 1, 'file')} where one is expected")
+    return first
 
 
 def _convert(file: SourceFile, name: Path, kind: str | None) -> Input:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS
@@ -19,12 +19,14 @@ def test_what_broke_a_reader_once_does_not_any_more(path):
 
 
 @pytest.mark.parametrize("name", TARGETS)
+@settings(deadline=None)
 @given(data=st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(name, data):
     TARGETS[name](data)
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@settings(deadline=None)
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused(path, data):
     whole = path.read_bytes()
