@@ -37,12 +37,12 @@ class Calls:
     def __init__(self) -> None:
         self._ids: dict[str | int, str] = {}
         self._taken: set[str] = set()
-        self._open: list[tuple[str, str]] = []
+        self._open: dict[str, str] = {}  # id → name, the oldest first
 
     def call(self, name: str, arguments: Any, old: str | None = None) -> ToolCall:
         """Return a call and remember that it waits for a result."""
         new = self._new_id(old if old and old != "null" else len(self._ids) + 1)
-        self._open.append((new, name))
+        self._open[new] = name
         return ToolCall(
             id=new, function=FunctionCall(name=name, arguments=arguments_text(arguments))
         )
@@ -55,21 +55,16 @@ class Calls:
         """
         if old and old != "null":
             new = self._new_id(old)
-            found = next((one for one in self._open if one[0] == new), None)
         else:
-            found = next((one for one in self._open if name in (None, one[1])), None)
+            fitting = (one for one, called in self._open.items() if name in (None, called))
+            found = next(fitting, None)
             if found is None:
                 raise ConvertError(
                     "a tool result without a call before it", path=path, rule="result-without-call"
                 )
-            new = found[0]
-        if found:
-            self._open.remove(found)
+            new = found
+        self._open.pop(new, None)
         return new
-
-    def waiting(self) -> int:
-        """Return how many calls have no result yet."""
-        return len(self._open)
 
     def _new_id(self, old: str | int) -> str:
         if old not in self._ids:
@@ -99,12 +94,16 @@ def arguments_text(arguments: Any) -> str:
     opened. A text that is not JSON stays as it is: that is for the rules to judge.
 
     Raises:
-        ConvertError: A number is not finite.
+        ConvertError: A number is not finite, or a text not Unicode.
     """
     if arguments in (None, "", "null"):
         return "{}"
     if not isinstance(arguments, str):
-        data = msgspec.json.encode(arguments)
+        try:
+            data = msgspec.json.encode(arguments)
+        except UnicodeEncodeError:
+            fact = "half of a surrogate pair in a call's arguments"
+            raise ConvertError(fact, rule="surrogate") from None
         if b"null" in data and _has_nan(arguments):  # msgspec writes NaN as null
             raise ConvertError("NaN or Infinity in a call's arguments", rule="nan")
         return data.decode()

@@ -18,7 +18,6 @@ r"""Glaive: conversations with function calls in one text, and its variants.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +30,7 @@ from finetune.converters.reading import (
     ConvertError,
     Detection,
     as_object,
+    decoded_at,
     list_at,
     optional_text,
     text_at,
@@ -185,14 +185,9 @@ def _functions(text: str, path: str) -> tuple[str, list[Any]]:
     if not start:
         return text, []
     found: list[Any] = []
-    decoder, at = json.JSONDecoder(), start.end()
+    at = start.end()
     while at < len(text):
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            raise ConvertError(
-                "functions that are not JSON", path=path, rule="tools-text"
-            ) from None
+        value, at = decoded_at(text, at, path, "tools-text")
         found += value if isinstance(value, list) else [value]
         between = _BETWEEN.match(text, at)
         at = between.end() if between else at

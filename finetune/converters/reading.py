@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -219,6 +220,20 @@ def decoded(value: Any, path: str, rule: str) -> Any:
         return msgspec.json.decode(value)
     except (msgspec.DecodeError, RecursionError):
         raise ConvertError("not a JSON text", path=path, rule=rule) from None
+
+
+def decoded_at(text: str, start: int, path: str, rule: str) -> tuple[Any, int]:
+    """Return the JSON value that begins at a place of a text, and where it ends.
+
+    Raises:
+        ConvertError: There is none; `rule` is what it breaks.
+    """
+    try:
+        end = json.JSONDecoder().raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        raise ConvertError("not a JSON text", path=path, rule=rule) from None
+    # Python's reader only finds the end: it takes NaN and halves of surrogate pairs.
+    return decoded(text[start:end], path, rule), end
 
 
 def text_at(value: dict[str, Any], key: str, path: str | None = None) -> str:

@@ -17,7 +17,6 @@ r"""ToolACE: functions listed in the system prompt, calls written as Python's.
 from __future__ import annotations
 
 import ast
-import json
 import math
 import re
 import warnings
@@ -33,6 +32,7 @@ from finetune.converters.reading import (
     ConvertError,
     Detection,
     as_object,
+    decoded_at,
     list_at,
     optional_text,
     text_at,
@@ -131,13 +131,10 @@ def _split(text: str, path: str) -> tuple[str, list[Any]]:
     start = re.search(r'\[\s*\{\s*"', text)
     if start is None:
         return text, []
-    try:
-        functions, length = json.JSONDecoder().raw_decode(text[start.start() :])
-    except (ValueError, RecursionError):
-        raise ConvertError("functions that are not JSON", path=path, rule="tools-text") from None
+    functions, end = decoded_at(text, start.start(), path, "tools-text")
     if text.startswith(_OWN):
         return "", functions
-    before, after = text[: start.start()], text[start.start() + length :]
+    before, after = text[: start.start()], text[end:]
     return f"{before.rstrip()}\n{after.lstrip()}".strip(), functions
 
 
