@@ -15,6 +15,7 @@ import click
 from finetune.cli.console import Console, output_options
 from finetune.errors import UsageError
 from finetune.files import slug, write_atomic
+from finetune.methods import METHODS
 from finetune.shipped import shipped_folder
 
 if TYPE_CHECKING:
@@ -36,15 +37,9 @@ def command(data: tuple[Path, ...], output: Path | None, *, console: Console) ->
     if target.exists():
         raise UsageError(f"{target}: is there already", hint="name another file with -o")
     found = [look(path, reading) for given in data for path, reading in _named_in(given)]
-    kinds = {facts["kind"] for facts in found}
-    if kinds != {"chat"}:
-        wrong = next(facts for facts in found if facts["kind"] != "chat")
-        raise UsageError(
-            f"{wrong['path']}: holds {wrong['kind']} records; no method here trains on them",
-            hint="`finetune explain method` lists the methods",
-        )
+    method = _choose_method(found)
     has_gpu = shutil.which("nvidia-smi") is not None
-    write_atomic(target, _write(found, target, has_gpu=has_gpu).encode())
+    write_atomic(target, _write(found, target, method, has_gpu=has_gpu).encode())
     console.emit({"recipe": str(target), "sources": found})
     console.name(target)
     for facts in found:
@@ -69,6 +64,26 @@ def _named_in(path: Path) -> list[tuple[Path, Reading]]:
         place = beside if beside.exists() else Path(source["path"])
         named.append((place, Reading(source.get("format"), columns=source.get("columns", {}))))
     return named
+
+
+def _choose_method(found: list[dict[str, Any]]) -> str:
+    """Return the first method that trains on what was found on this machine."""
+    kinds = {facts["kind"] for facts in found}
+    methods = (
+        name for name, method in METHODS.items() if method.local and kinds == {method.record}
+    )
+    if method := next(methods, None):
+        return method
+    kind = found[0]["kind"]
+    if other := next((facts for facts in found if facts["kind"] != kind), None):
+        raise UsageError(
+            f"{other['path']}: holds {other['kind']} records, the first source {kind} records",
+            hint="a run trains on records of one kind: write a recipe for each",
+        )
+    raise UsageError(
+        f"{found[0]['path']}: holds {kind} records; no method here trains on them",
+        hint="`finetune explain method` lists the methods",
+    )
 
 
 def look(path: Path, reading: Reading) -> dict[str, Any]:
@@ -104,7 +119,7 @@ def look(path: Path, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _write(found: list[dict[str, Any]], target: Path, *, has_gpu: bool) -> str:
+def _write(found: list[dict[str, Any]], target: Path, method: str, *, has_gpu: bool) -> str:
     folder = target.resolve().parent
     schema = os.path.relpath(shipped_folder("data_schemas") / "recipe.schema.json", folder)
     lines = [
@@ -122,7 +137,7 @@ def _write(found: list[dict[str, Any]], target: Path, *, has_gpu: bool) -> str:
             "# name one of `finetune models`, such as ministral-3-8b, on a machine with a GPU.",
             "model: smollm2-135m",
         ]
-    lines += ["method: sft", "", "data:", "  train:"]
+    lines += [f"method: {method}", "", "data:", "  train:"]
     for facts in found:
         path = os.path.relpath(Path(facts["path"]).resolve(), folder)
         lines += [f"    # {facts['container']}; {facts['reason']}"]

@@ -82,8 +82,7 @@ class Conversion:
         self.name = name
         if reading.format:
             find_converter(reading.format)
-        is_tree = reading.format == "code" and not reading.columns
-        container = (open_source if is_tree else open_container)(file, name)
+        container = _open(file, name, reading)
         self.container = container.name
         self.has_bom, self.encoding = container.has_bom, container.encoding
         try:
@@ -127,6 +126,8 @@ class Conversion:
         values = [row.value for row in sample if row.fault is None]
         if not values:
             raise self._unreadable(sample)
+        if self.container == "a text" and not reading.format and reading.kind in (None, "text"):
+            return Detection("text", "text", reason="the whole file is one document")
         try:
             found = detect(
                 values, format=reading.format, kind=reading.kind, columns=reading.columns
@@ -179,6 +180,14 @@ class Conversion:
             while work.losses:
                 yield row.line, None, [work.losses.pop().finding]
             yield from ((row.line, record, []) for record in records)
+
+
+def _open(file: io.BufferedIOBase, name: str, reading: Reading) -> Container:
+    """Return the rows of a file; where no column was named, documents are whole files."""
+    if reading.format == "code" and not reading.columns:
+        return open_source(file, name)
+    document = reading.format == "text" and not reading.columns
+    return open_container(file, name, document=document)
 
 
 def _folder(file: io.BufferedIOBase) -> Path | None:

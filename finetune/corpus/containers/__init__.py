@@ -108,12 +108,13 @@ class Container(NamedTuple):
         return (item.parse() if isinstance(item, Raw) else item for item in self.items)
 
 
-def open_container(file: io.BufferedIOBase, place: str) -> Container:
+def open_container(file: io.BufferedIOBase, place: str, *, document: bool = False) -> Container:
     """Return the rows of an open file, whatever holds them.
 
     Args:
         file: A binary stream, also one that cannot seek; it stays open.
         place: Its name for messages; its suffix decides where the content leaves a choice.
+        document: A text file is one document, whatever it looks like.
 
     Raises:
         DataError: It is empty.
@@ -130,7 +131,7 @@ def open_container(file: io.BufferedIOBase, place: str) -> Container:
     if not head.strip():
         stream.check_end(1)
         raise DataError("the file is empty", file=place, rule="empty-file")
-    name = _sniff(head, place)
+    name = "a text" if document and is_text_file(Path(place)) else _sniff(head, place)
     return Container(name, _name_end(CONTAINERS[name](stream)), mark > 0, encoding)
 
 
@@ -216,7 +217,8 @@ def _sniff(head: bytes, place: str) -> str:
     suffixes = [suffix.lower() for suffix in Path(place).suffixes]
     text = head.lstrip()
     first, _, rest = text.partition(b"\n")
-    if seen := next((what for magic, what in _OTHERS if head.startswith(magic)), None):
+    seen = next((what for magic, what in _OTHERS if head.startswith(magic)), None)
+    if seen and not (seen == "a markup document" and ".md" in suffixes):
         raise _unknown(place, seen)
     if ".jsonl" in suffixes or ".ndjson" in suffixes:
         name = "JSON Lines"
@@ -230,10 +232,10 @@ def _sniff(head: bytes, place: str) -> str:
         # A first line may be broken where the others are whole.
         lined = any(_is_object(line) for line in (first, *rest.split(b"\n", 20)[:20]))
         name = "JSON Lines" if lined and not array.find_rows(text) else "a JSON document"
+    elif ".txt" in suffixes:
+        name = "CSV" if table.is_table(head) else "a text"
     elif {".csv", ".tsv"} & set(suffixes) or table.find_delimiter(head):
         name = "CSV"
-    elif {".txt", ".md"} & set(suffixes):
-        name = "a text"
     else:
         raise _unknown(place, "text without columns")
     return name

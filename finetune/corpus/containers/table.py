@@ -45,6 +45,24 @@ def find_delimiter(head: bytes) -> str | None:
     return best
 
 
+def is_table(head: bytes) -> bool:
+    """Tell whether a text is a table by its first rows: each has the cells of the header.
+
+    Prose has commas too, but not as many in each line.
+    """
+    delimiter = find_delimiter(head)
+    if delimiter is None:
+        return False
+    text = head[:_HEAD].decode("utf-8", "ignore")
+    try:
+        rows = list(filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)))
+    except csv.Error:
+        return False
+    if len(head) >= _HEAD:
+        rows.pop()  # the end of the head may cut it
+    return len(rows) > 1 and len({len(row) for row in rows}) == 1
+
+
 def read(stream: Stream) -> Iterator[Row]:
     """Yield the rows of a stream in bounded memory, each an object column → text.
 

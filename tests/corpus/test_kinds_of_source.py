@@ -119,6 +119,22 @@ def test_texts_count_where_a_folder_holds_nothing_else(tmp_path):
     assert left_out == ["a.md", "b.txt"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "named"),
+    [
+        ("a.txt", "It was late, and dark.\nNobody came, but one.\n\nThen, now, a knock.\n", None),
+        ("a.md", "<p align=center>\nTitle\n", None),
+        ("a.txt", "[1] A note, not JSON.\n", "text"),
+        ("a.txt", "<b>Hi</b>, there\n", "text"),
+        ("a.txt", "a,b\n1,2\n3,4\n", "text"),
+    ],
+)
+def test_prose_is_a_document(tmp_path, name, text, named):
+    (tmp_path / name).write_text(text)
+    dataset = prepare(recipe({"path": tmp_path / name, "format": named}), folder=tmp_path / "d")
+    assert lines(dataset.train[0].path) == [{"text": text}]
+
+
 def test_documents_are_cut_into_windows_of_the_models_tokens(tmp_path):
     text = "".join(f"Satz {n} über Fahrräder, der nicht sehr lang ist.\n" for n in range(40))
     (tmp_path / "a.md").write_text(text)
