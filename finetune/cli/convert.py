@@ -162,7 +162,7 @@ def _tell(
             console.say(f"{name}: a byte order mark was left out")
     if len(done.files) > _SHOWN:
         console.say(f"and {len(done.files) - _SHOWN:,} more files")
-    for key, count in sorted(account.unused.items()):
+    for key, count in account.to_dict()["unused"].items():
         console.say(f"`{safe(key, 80)}` was not used ({plural(count, 'row')})")
     for rule, count in sorted(left_out.items()):
         if count > _SHOWN:

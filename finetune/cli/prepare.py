@@ -61,9 +61,22 @@ def command(
     for name, facts in manifest["files"].items():
         if "records" in facts:
             console.show(f"{facts['records']:>9,}  {dataset.folder / name}")
+    _tell_privacy(console, manifest.get("privacy"))
     _tell_profile(console, manifest["profile"], lengths)
     console.show(f"more in {page}")
     console.next(f"finetune run {shlex.quote(str(recipe))}")
+
+
+def _tell_privacy(console: Console, section: dict[str, Any] | None) -> None:
+    """Show what was found of personal data, and what was not looked for."""
+    if section is None:
+        return
+    counts = {kind: sum(fields.values()) for kind, fields in section["counts"].items()}
+    shown = ", ".join(f"{kind} ×{count:,}" for kind, count in counts.items())
+    console.show(f"privacy    {section['mode']}: {shown or 'nothing found'}")
+    console.show(f"           names that no known column gives: {section['other_names']}")
+    if section["mode"] == "pseudonymize":
+        console.show("           pseudonymized data remain personal data")
 
 
 def _tell_profile(console: Console, profile: dict[str, Any], lengths: dict[str, Any]) -> None:

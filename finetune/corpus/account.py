@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from finetune.checks.report import Finding
+from finetune.corpus.privacy import mask_name
 
 MAX_PLACES = 20  # places kept of each fix
 
@@ -120,6 +121,9 @@ class Account:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values, names in order."""
+        unused: Counter[str] = Counter()
+        for name, count in self.unused.items():
+            unused[mask_name(name)] += count
         return {
             "rows": dict(self.rows),
             "records": dict(self.records),
@@ -129,7 +133,7 @@ class Account:
                 name: {"records": count, "places": self.fixed[name]}
                 for name, count in sorted(self.fixes.items())
             },
-            "unused": dict(sorted(self.unused.items())),
+            "unused": dict(sorted(unused.items())),
             **({"languages": dict(sorted(self.languages.items()))} if self.languages else {}),
             **({"contamination": self.contamination} if self.contamination else {}),
         }

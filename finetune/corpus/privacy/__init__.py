@@ -24,6 +24,7 @@ from finetune.corpus.privacy.names import Known, find_known, read_known
 from finetune.corpus.privacy.numbers import checker
 from finetune.corpus.privacy.pseudonyms import Pseudonyms
 from finetune.corpus.privacy.subjects import Exclusions, Traces, load_exclusions
+from finetune.errors import MissingExtra
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
@@ -49,6 +50,7 @@ __all__ = [
     "find_folder",
     "fingerprint",
     "load_exclusions",
+    "mask_name",
     "provide_key",
 ]
 
@@ -199,6 +201,21 @@ def describe(mode: Mode, counts: Mapping[tuple[str, str], int], key: bytes = b""
         by_kind.setdefault(kind, {})[field] = count
     section = {"mode": mode, "counts": by_kind, "other_names": OTHER_NAMES}
     return section | ({"key": fingerprint(key)} if mode == "pseudonymize" else {})
+
+
+def mask_name(name: str) -> str:
+    """Return the name of a column or key as it may be shown: masked where it is somebody's data.
+
+    Example:
+        >>> mask_name("jean@acme.fr")
+        '[EMAIL]'
+    """
+    try:
+        record = TextRecord(text=name)
+        Privacy("mask").apply(record)
+    except MissingExtra:  # nobody can tell: only words are shown
+        return name if not any(letter.isdigit() or letter == "@" for letter in name) else "[KEY]"
+    return record.text
 
 
 def _is_number(text: str) -> bool:
