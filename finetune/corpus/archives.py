@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -20,6 +21,16 @@ from finetune.files import COMPRESSIONS, Pieces, Stream, digest, open_bytes
 
 _TARS = (".tar", ".tgz", ".tbz2", ".txz", ".tzst")
 _PIECE = 2**14  # bytes
+# What the libraries raise where an archive is damaged.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    struct.error,
+    EOFError,
+    IndexError,
+    RuntimeError,
+    ValueError,
+)
 _CUT = "the archive ends too early or is damaged"
 
 
@@ -70,7 +81,7 @@ class Archive:
                 members = [_check_zipped(entry) for entry in self._open_zip().infolist()]
             else:
                 members = [_check_tarred(entry) for _, entry in self._walk(note_end=True)]
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError):
+        except _DAMAGES:
             raise self._refuse(None, _CUT, "truncated") from None
         members = [member for member in members if member.name]
         for member in members:
@@ -93,7 +104,7 @@ class Archive:
         if isinstance(member.entry, zipfile.ZipInfo):
             try:
                 file = self._open_zip().open(member.entry)
-            except (NotImplementedError, RuntimeError, zipfile.BadZipFile):
+            except _DAMAGES:
                 raise self._refuse(member.name, "cannot be unpacked") from None
             except OSError as error:
                 if error.errno != errno.EINVAL:  # a place before the file's beginning

@@ -170,7 +170,7 @@ def _read_seekable(name: str, file: Any, place: str) -> Iterator[Row | Raw]:
 
 def _name_zip(file: Any) -> str | None:
     """Return what a zip archive is, or None where it is a workbook or damaged."""
-    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, RuntimeError):
+    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, IndexError, RuntimeError):
         archive = zipfile.ZipFile(file)
         names = set(archive.namelist())
         if "xl/workbook.xml" in names:

@@ -167,7 +167,7 @@ class _Values:
             self._scanned -= self._start
         self._start = 0
         # More at once where a long text is looked through again from its beginning.
-        while chunk := self._stream.read(max(_CHUNK, len(self._buffer) // 2)):
+        while chunk := self._stream.read(max(_CHUNK, len(self._buffer) // 4)):
             self._buffer += chunk
             if not self._in_text or self._leave_text():
                 return True

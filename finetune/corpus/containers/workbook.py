@@ -66,7 +66,7 @@ def read(file: IO[bytes]) -> Iterator[Row]:
 def _weigh(file: IO[bytes]) -> None:
     try:
         entries = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except (zipfile.BadZipFile, OSError, ValueError, IndexError, RuntimeError):
         raise DataError(_DAMAGED, rule="truncated") from None
     size, packed = (sum(getattr(e, key) for e in entries) for key in ("file_size", "compress_size"))
     if size > MAX_EXPANDED_BYTES and size > MAX_EXPANSION * packed:
