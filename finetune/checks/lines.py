@@ -14,21 +14,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from finetune.checks.report import Fault
 from finetune.files import MAX_LINE_BYTES
 from finetune.records import (
+    AssistantMessage,
     ChatRecord,
     ClassifierRecord,
     PreferenceRecord,
     RatingRecord,
     Record,
-    encode,
 )
 from finetune.text import size
 
 MAX_DEPTH = 64  # of a free value, such as a tool's parameters; records themselves add seven
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_SPACED = re.compile(rb'"[ \t\r]+:')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = {
     "Expecting value": "a value is expected",
@@ -46,8 +48,8 @@ _WORDS = {
 def has_duplicate_keys(data: bytes, record: Record, *, faultless: bool) -> bool:
     """Return whether a key stands twice in an object of a line that was decoded.
 
-    A line with as many colons as its record has keys has each key once, and so has one with as
-    many as its record written anew. Others are read again, slowly.
+    A line with as many keys as its record has at least has each key once, and so has one with as
+    many colons as what it holds written anew. Others are read again, slowly.
 
     Args:
         data: The line.
@@ -55,16 +57,27 @@ def has_duplicate_keys(data: bytes, record: Record, *, faultless: bool) -> bool:
         faultless: Whether every message is known to have content or calls, so at least two keys.
     """
     colons = data.count(b":")
-    if faultless and colons == _least_keys(record):
-        return False
+    if faultless:
+        least = _least_keys(record)
+        # A key ends in `":`, and what looks like one in a text only adds to the count; a key that
+        # is spaced out would be missing from it.
+        if colons == least:
+            return False
+        certain = least + _count_weights(record)
+        if data.count(b'":') == certain and not _is_spaced_out(data):
+            return False
     # Written anew, the line has each key once and the same colons in its texts, unless one is
-    # spelled as an escape. A record adds `type` where the line leaves it out.
-    anew = encode(record)
-    if b'"type"' in anew:
-        anew = msgspec.json.encode(msgspec.json.decode(data))
+    # spelled as an escape.
+    anew = msgspec.json.encode(msgspec.json.decode(data))
     if colons == anew.count(b":") and b"\\u003" not in data:
         return False
     return any(_duplicates(data))
+
+
+def _is_spaced_out(data: bytes) -> bool:
+    """Return whether white space may stand between a key and its colon."""
+    some = b"\t" in data or b"\r" in data or b'" ' in data
+    return some and _SPACED.search(data) is not None
 
 
 def _least_keys(record: Record) -> int:
@@ -78,6 +91,12 @@ def _least_keys(record: Record) -> int:
     if isinstance(record, RatingRecord):
         return 3 + 2 * (len(record.prompt) + len(record.completion))
     return 1
+
+
+def _count_weights(record: Record) -> int:
+    """Return how many messages of a conversation have a weight."""
+    messages = record.messages if isinstance(record, ChatRecord) else ()
+    return sum(type(m) is AssistantMessage and m.weight is not UNSET for m in messages)
 
 
 def _duplicates(data: bytes) -> Iterator[bool]:

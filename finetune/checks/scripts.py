@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_SAMPLE = 100  # characters looked at first
+_SAMPLE = 40  # characters looked at first
 _OTHER = 1.5  # bytes of a character, from which most are not in Latin letters
 _SURE = 20  # letters that a text must have to be told
 # The blocks of the scripts in use; Han, kana and Hangul stand for the languages that mix them.
@@ -26,6 +26,8 @@ def seem_unlike(one: str, other: str) -> bool:
 
     Told from the bytes that their first characters take: quick, and right or to be looked at.
     """
+    if one.isascii() and other.isascii():
+        return False
     one, other = one[:_SAMPLE], other[:_SAMPLE]
     return (len(one.encode()) > _OTHER * len(one)) != (len(other.encode()) > _OTHER * len(other))
 

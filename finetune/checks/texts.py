@@ -141,10 +141,12 @@ class TextRules:
                 if type(message) is AssistantMessage and message.weight != 0:
                     faults += _check_answer(f"{key}[{index}].content", contents[index])
         if not texts.isascii() and answers and which[-1]:
-            question = [*before, *messages][-2:-1]
-            if question and type(question[0]) is UserMessage:
-                path = f"{key}[{len(messages) - 1}].content"
-                faults += _check_scripts(path, text_of(question[0].content), answers[-1])
+            question = messages[-2] if len(messages) > 1 else before[-1] if before else None
+            if type(question) is UserMessage:
+                text = text_of(question.content)
+                if seem_unlike(text, answers[-1]):
+                    path = f"{key}[{len(messages) - 1}].content"
+                    faults += _check_scripts(path, text, answers[-1])
         return faults, texts
 
 
@@ -199,11 +201,10 @@ def _is_cut_json(text: str) -> bool:
 
 
 def _check_scripts(path: str, question: str, answer: str) -> Iterator[Fault]:
-    if seem_unlike(question, answer):
-        scripts = find_script(question), find_script(answer)
-        if None not in scripts and scripts[0] != scripts[1]:
-            fact = f"{scripts[1]} letters, after a question in {scripts[0]} ones"
-            yield Fault("mixed-scripts", path, fact)
+    scripts = find_script(question), find_script(answer)
+    if None not in scripts and scripts[0] != scripts[1]:
+        fact = f"{scripts[1]} letters, after a question in {scripts[0]} ones"
+        yield Fault("mixed-scripts", path, fact)
 
 
 def _check_marks(path: str, text: str) -> Iterator[Fault]:
