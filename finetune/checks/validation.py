@@ -79,7 +79,7 @@ def validate(
         file if isinstance(file, Input) else Input(file)
         for file in ([validation, *files] if validation else files)
     ]
-    aim = find_target(target, frozenset(ignore))
+    terms = _Terms(find_target(target, frozenset(ignore)), tokenizer, fixes, beside, on_findings)
     outputs = _outputs([item.path for item in inputs], fix) if fix else [None] * len(inputs)
     report = Report()
     if tokenizer:
@@ -89,18 +89,7 @@ def validate(
         held_out = beside is not None and first is None
         with ExitStack() as stack:
             out = stack.enter_context(AtomicFile(output)) if output else None
-            work = _Work(
-                item,
-                report,
-                kind=kind,
-                target=aim,
-                tokenizer=tokenizer,
-                out=out,
-                fixes=fixes,
-                beside=beside,
-                held_out=held_out,
-                on_findings=on_findings,
-            )
+            work = _Work(item, report, terms, kind=kind, out=out, held_out=held_out)
             for number in work.run():
                 if number % _EVERY == 0:
                     progress("validate", report.records)
@@ -129,6 +118,16 @@ def _outputs(inputs: list[Path], fix: Path) -> list[Path]:
     return outputs
 
 
+class _Terms(NamedTuple):
+    """What holds for all inputs."""
+
+    target: Target
+    tokenizer: Tokenizer | None
+    fixes: tuple[str, ...]
+    beside: Beside | None
+    on_findings: Callable[[list[Finding]], None] | None
+
+
 class _Work:
     """One input on its way through the checker."""
 
@@ -136,27 +135,20 @@ class _Work:
         self,
         item: Input,
         report: Report,
+        terms: _Terms,
         *,
         kind: str | None,
-        target: Target,
-        tokenizer: Tokenizer | None,
         out: AtomicFile | None,
-        fixes: tuple[str, ...],
-        beside: Beside | None,
         held_out: bool,
-        on_findings: Callable[[list[Finding]], None] | None,
     ) -> None:
         self._item = item
         self._file = str(item.path)
-        self._target = target
         self._report = report
         self._out = out
-        self._fixes = fixes
-        self._beside = beside
         self._held_out = held_out
         self._bytes = 0
-        self._on_findings = on_findings
-        self._checker = Checker(kind or item.kind or self._find_kind(), target, tokenizer)
+        self._target, tokenizer, self._fixes, self._beside, self._on_findings = terms
+        self._checker = Checker(kind or item.kind or self._find_kind(), self._target, tokenizer)
 
     def _find_kind(self) -> str:
         with open_bytes(self._item.path) as file, contextlib.suppress(Damaged):
