@@ -13,7 +13,13 @@ from finetune.text import size
 
 @click.command("export")
 @click.argument("run")
-@click.option("--to", required=True, metavar="FORM", help="`merged`: one checkpoint, no adapter.")
+@click.option(
+    "--to",
+    required=True,
+    metavar="FORM",
+    help="merged (one checkpoint, no adapter), consolidated (the same in Mistral's format), or lora"
+    " (the adapter in Mistral's format).",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR")
 @output_options
 def command(run: str, to: str, output: Path, console: Console) -> None:
@@ -27,8 +33,9 @@ def command(run: str, to: str, output: Path, console: Console) -> None:
     console.emit({"run": found.folder.name, "form": to, "folder": str(output), **facts})
     console.name(output)
     console.show(f"{output}  {size(facts['bytes'])}")
-    console.show(
-        f"against base and adapter: KL {facts['kl']:.2g} nats,"
-        f" same next token {facts['agreement']:.1%} of {facts['positions']:,}"
-    )
+    if "kl" in facts:
+        console.show(
+            f"read back, against base and adapter: KL {facts['kl']:.2g} nats,"
+            f" same next token {facts['agreement']:.1%} of {facts['positions']:,}"
+        )
     console.next(f"finetune report {found.folder.name}")

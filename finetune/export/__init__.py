@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import UsageError
+from finetune.files import sync_file, sync_folder
 from finetune.progress import Progress, silent
 from finetune.runs import Run
 from finetune.text import did_you_mean
 
+# Each is `write(run, folder, *, progress, **options)`: it fills an empty folder, and gives figures.
 EXPORTERS: dict[str, str] = {
-    "merged": "finetune.export.merged:export",
+    "merged": "finetune.export.merged:write",
+    "consolidated": "finetune.export.consolidated:write",
+    "lora": "finetune.export.lora:write",
 }
 
 
-def export(run: Run, folder: Path, *, to: str, progress: Progress = silent) -> dict[str, Any]:
+def export(
+    run: Run,
+    folder: Path,
+    *,
+    to: str,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """Write a run's model in another form.
 
     Args:
         run: A run that has ended training.
-        folder: What is written; it must not be there yet.
+        folder: What is written; it must not be there yet, and is whole once it is.
         to: A name of EXPORTERS.
+        options: What this form takes, by name.
         progress: Told about the work.
 
     Returns:
-        Figures about the result, such as how near it is to base and adapter.
+        Figures about the result, such as how near it is to base and adapter; `bytes` written.
 
     Raises:
-        UsageError: Unknown form, the folder is there, or the run has no adapter.
+        UsageError: Unknown form or option, the folder is there, the run has no adapter, or the
+            form cannot hold the model.
         TrainingError: What was written does not say what base and adapter say.
     """
     if to not in EXPORTERS:
@@ -37,6 +54,11 @@ def export(run: Run, folder: Path, *, to: str, progress: Progress = silent) -> d
             f"{to}: no such form",
             hint=did_you_mean(to, EXPORTERS) or f"there is: {', '.join(EXPORTERS)}",
         )
+    module, function = EXPORTERS[to].split(":")
+    write = getattr(importlib.import_module(module), function)
+    for name in options or ():
+        if name not in inspect.signature(write).parameters:
+            raise UsageError(f"{to}: this form has no option `{name}`")
     if folder.exists():
         raise UsageError(f"{folder}: is there already", hint="name another folder")
     if not run.adapter.is_dir():
@@ -44,8 +66,19 @@ def export(run: Run, folder: Path, *, to: str, progress: Progress = silent) -> d
             f"{run.folder}: has no adapter: its state is `{run.state['state']}`",
             hint="`finetune run` on the same recipe goes on",
         )
-    module, function = EXPORTERS[to].split(":")
-    facts: dict[str, Any] = getattr(importlib.import_module(module), function)(
-        run, folder, progress=progress
-    )
-    return facts
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of the final name inside a hidden one: files may name the folder they lie in.
+    parent = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        temporary = parent / folder.name
+        temporary.mkdir()
+        facts: dict[str, Any] = write(run, temporary, progress=progress, **(options or {}))
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                sync_file(path)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {**facts, "bytes": size}

@@ -91,7 +91,7 @@ def test_a_run_without_an_adapter_says_so(untrained, command):
 
 
 @pytest.mark.heavy
-def test_merged_model_answers_as_the_adapter_does(trained, tmp_path):
+def test_merged_model_answers_as_the_adapter_does(trained, tmp_path, check_document):
     merged = tmp_path / "merged"
     done = CliRunner().invoke(
         finetune,
@@ -99,6 +99,7 @@ def test_merged_model_answers_as_the_adapter_does(trained, tmp_path):
         catch_exceptions=False,
     )
     facts = json.loads(done.stdout)
+    check_document("cli/export", facts)
     assert facts["kl"] < 0.05
     assert facts["agreement"] >= 0.95
     assert facts["bytes"] == sum(path.stat().st_size for path in merged.iterdir())

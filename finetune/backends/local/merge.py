@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finetune.backends.local.model import choose_dtype, load_adapter, load_model
+from finetune.backends.local.model import Dtype, choose_dtype, load_adapter, load_model
 from finetune.backends.local.quiet import quiet
 from finetune.errors import TrainingError, UsageError
 from finetune.files import read_json
@@ -55,24 +55,16 @@ def merge(base: Path, adapter: Path, folder: Path, *, progress: Progress = silen
     Raises:
         UsageError: The adapter is of a kind that cannot be merged exactly, or does not fit.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
-    deltas = _read_adapter(adapter)
-    shards = sorted(base.glob("model*.safetensors"))
-    if not shards:
-        raise UsageError(f"{base}: no `model*.safetensors` here")
+    weights = Weights(base, adapter)
+    shards = sorted(set(weights.shards.values()))
     for number, shard in enumerate(shards):
         progress("merge", number, len(shards))
-        tensors = load_file(shard)
-        for name in tensors.keys() & deltas.keys():
-            tensors[name] = _add(tensors[name], deltas.pop(name), f"{shard}: {name}")
+        names = [name for name, place in weights.shards.items() if place == shard]
+        tensors = {name: weights.read(name) for name in names}
         save_file(tensors, folder / shard.name, metadata={"format": "pt"})
         (folder / shard.name).chmod(0o644)
-    if deltas:
-        raise UsageError(
-            f"{adapter}: does not fit {base}: {len(deltas)} tensors such as `{min(deltas)}`"
-            " are not there"
-        )
     for pattern in _COMPANIONS:
         for file in sorted(base.glob(pattern)):
             if file.name != "digests.json":
@@ -80,25 +72,33 @@ def merge(base: Path, adapter: Path, folder: Path, *, progress: Progress = silen
     progress("merge", len(shards), len(shards))
 
 
-def compare(base: Path, adapter: Path, merged: Path, prompts: Sequence[Sequence[int]]) -> Parity:
-    """Return how near a merged checkpoint is to base plus adapter, on some prompts.
+def compare(
+    base: Path,
+    adapter: Path,
+    merged: Path,
+    prompts: Sequence[Sequence[int]],
+    *,
+    load: Callable[[Path, Dtype], Any] | None = None,
+) -> Parity:
+    """Return how near what was written is to base plus adapter, on some prompts.
 
     Args:
         base: The base's folder.
         adapter: The adapter's folder.
-        merged: What `merge` wrote.
+        merged: What was written: a merged checkpoint, or what `load` reads.
         prompts: Ids to compare next-token distributions on; not empty.
+        load: Gives the model in `merged`, in given numbers.
 
     Raises:
         TrainingError: They are further apart than rounding explains.
     """
     # Rounding of the comparison itself is kept out where the model is small enough for it.
     small = sum(path.stat().st_size for path in base.glob("model*.safetensors")) < 4e9
-    dtype = "float32" if small else choose_dtype("auto", "cpu")
+    dtype: Dtype = "float32" if small else choose_dtype("auto", "cpu")
     model = load_adapter(load_model(base, dtype=dtype), adapter)
     expected = [_log_probabilities(model, prompt) for prompt in prompts]
     del model
-    model = load_model(merged, dtype=dtype)
+    model = load(merged, dtype) if load else load_model(merged, dtype=dtype)
     total, same, positions = 0.0, 0, 0
     for prompt, ours in zip(prompts, expected, strict=True):
         theirs = _log_probabilities(model, prompt)
@@ -108,21 +108,73 @@ def compare(base: Path, adapter: Path, merged: Path, prompts: Sequence[Sequence[
     parity = Parity(total / positions, same / positions, positions)
     if not (parity.kl <= MAX_KL and parity.agreement >= MIN_AGREEMENT):
         raise TrainingError(
-            f"merged model differs from base and adapter: KL {parity.kl:.3g} nats (at most"
+            f"what was written differs from base and adapter: KL {parity.kl:.3g} nats (at most"
             f" {MAX_KL}), same next token {parity.agreement:.1%} (at least {MIN_AGREEMENT:.0%})",
             hint="serve the adapter on its base instead",
         )
     return parity
 
 
-class _Delta(NamedTuple):
+class Weights:
+    """The weights of a base with an adapter merged into them, read one at a time.
+
+    Args:
+        base: Checkpoint in safetensors.
+        adapter: A LoRA adapter on its linears.
+
+    Attributes:
+        shards: File of each weight, by its name in the base's checkpoint.
+
+    Raises:
+        UsageError: The adapter is of a kind that cannot be merged exactly, or does not fit.
+    """
+
+    def __init__(self, base: Path, adapter: Path) -> None:
+        from safetensors import safe_open
+
+        self._deltas = read_adapter(adapter)
+        self.shards: dict[str, Path] = {}
+        for shard in sorted(base.glob("model*.safetensors")):
+            with safe_open(shard, framework="pt") as file:
+                self.shards |= dict.fromkeys(file.keys(), shard)
+        if not self.shards:
+            raise UsageError(f"{base}: no `model*.safetensors` here")
+        missing = self._deltas.keys() - self.shards.keys()
+        if missing:
+            raise UsageError(
+                f"{adapter}: does not fit {base}: {len(missing)} tensors such as `{min(missing)}`"
+                " are not there"
+            )
+
+    def read(self, name: str) -> torch.Tensor:
+        """Return a weight: merged in float32, rounded once to the base's own numbers.
+
+        Raises:
+            UsageError: It is quantized, or the adapter is of another shape.
+        """
+        from safetensors import safe_open
+
+        shard = self.shards[name]
+        with safe_open(shard, framework="pt") as file:
+            weight: torch.Tensor = file.get_tensor(name)
+        delta = self._deltas.get(name)
+        return weight if delta is None else _add(weight, delta, f"{shard}: {name}")
+
+
+class Delta(NamedTuple):
+    """The change of one weight: `scale · up @ down`."""
+
     down: torch.Tensor  # [rank, inputs]
     up: torch.Tensor  # [outputs, rank]
     scale: float
 
 
-def _read_adapter(adapter: Path) -> dict[str, _Delta]:
-    """Return the change of each weight, by its name in the base's checkpoint."""
+def read_adapter(adapter: Path) -> dict[str, Delta]:
+    """Return the change of each weight, in float32, by its name in the base's checkpoint.
+
+    Raises:
+        UsageError: The adapter is of a kind that cannot be merged exactly.
+    """
     from safetensors.torch import load_file
 
     config = read_json(adapter / "adapter_config.json")
@@ -141,7 +193,7 @@ def _read_adapter(adapter: Path) -> dict[str, _Delta]:
         rank = down.shape[0]
         divisor = math.sqrt(rank) if config.get("use_rslora") else rank
         weight = _name_in_checkpoint(module)
-        deltas[weight] = _Delta(down.float(), up.float(), config["lora_alpha"] / divisor)
+        deltas[weight] = Delta(down.float(), up.float(), config["lora_alpha"] / divisor)
     return deltas
 
 
@@ -173,7 +225,7 @@ def _name_in_checkpoint(module: str) -> str:
     return f"{module}.weight"
 
 
-def _add(weight: torch.Tensor, delta: _Delta, place: str) -> torch.Tensor:
+def _add(weight: torch.Tensor, delta: Delta, place: str) -> torch.Tensor:
     if not weight.is_floating_point() or weight.element_size() < 2:
         raise UsageError(f"{place}: holds {weight.dtype}: merge into the unquantized base")
     if weight.shape != (delta.up.shape[0], delta.down.shape[1]):

@@ -36,7 +36,7 @@ def test_shards_are_merged_one_by_one_and_rounded_once(tiny_base, tiny_adapter, 
 
 
 def test_a_merge_that_forgot_the_adapter_is_refused(tiny_base, tiny_adapter):
-    with pytest.raises(TrainingError, match="merged model differs"):
+    with pytest.raises(TrainingError, match="what was written differs"):
         compare(tiny_base, tiny_adapter, tiny_base, PROMPTS)
 
 
