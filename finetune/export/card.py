@@ -34,8 +34,7 @@ def describe(run: Run, form: str, facts: Mapping[str, Any]) -> str:
     parts = [
         _head(run, adapter="adapter" in form),
         f"# {run.state['name']}",
-        f"`{reference(run)}` tuned with LoRA by mistral-finetune-kit {__version__}"
-        + f" (run `{run.folder.name}`): {form}.",
+        _about(run, form),
         _parity(facts),
         "## Data\n\n" + _data(run),
         "## Training\n\n" + _training(run),
@@ -43,6 +42,13 @@ def describe(run: Run, form: str, facts: Mapping[str, Any]) -> str:
         "## Licence and limits\n\n" + _limits(run),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _about(run: Run, form: str) -> str:
+    return (
+        f"`{reference(run)}` tuned with LoRA by mistral-finetune-kit {__version__}"
+        f" (run `{run.folder.name}`): {form}."
+    )
 
 
 def reference(run: Run) -> str:

@@ -91,17 +91,13 @@ def interleave(rows: torch.Tensor, module: str, params: dict[str, Any]) -> torch
         params: What `read_params` gives.
     """
     heads = _heads(module, params)
-    return (
-        rows if heads is None else rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
-    )
+    return rows if heads is None else _swap(rows, heads, 2, rows.shape[0] // heads // 2)
 
 
 def separate(rows: torch.Tensor, module: str, params: dict[str, Any]) -> torch.Tensor:
     """Return what `interleave` was given."""
     heads = _heads(module, params)
-    return (
-        rows if heads is None else rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
-    )
+    return rows if heads is None else _swap(rows, heads, rows.shape[0] // heads // 2, 2)
 
 
 def _swap(rows: torch.Tensor, heads: int, outer: int, inner: int) -> torch.Tensor:
