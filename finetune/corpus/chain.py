@@ -232,7 +232,9 @@ class Work:
             for row in value if isinstance(value, list) else (value,):
                 self._shapes[tuple(row.keys() - taken if taken else row)] += 1
         if self._unused:
-            self._account.unused.update(self._unused(value, self._reader.detection))
+            unused = self._account.unused
+            for key in self._unused(value, self._reader.detection):
+                unused[key] += 1
 
     def _pass(self, record: Record, row: Row, side: Side) -> Record | None:
         """Return a record, changed where it must be, or None where it is left out."""

@@ -11,18 +11,21 @@ import contextlib
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
-from finetune.corpus.chain import Chain, Outcome, Steps, Task
+from finetune.corpus.chain import Chain, Made, Outcome, Steps, Task
+from finetune.corpus.containers import Raw
 from finetune.errors import FinetuneError, RunError
 
 _LARGE = 32 * 2**20  # bytes from which starting processes pays
+_PIPE = 2**20  # bytes that a pipe holds: a task, so that nobody waits for half of one
 _AHEAD = 2  # tasks given to a worker before its first outcome is taken
 _PROGRAM = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer);"
@@ -87,7 +90,10 @@ class _Worker:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pipesize=_PIPE,
         )
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
@@ -105,7 +111,7 @@ class _Worker:
         """
         assert self._process.stdout  # noqa: S101 (for the type checker)
         try:
-            outcome = pickle.load(self._process.stdout)  # noqa: S301 (of our own process)
+            outcome = _load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError):
             code = self._process.wait()
             ended = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -115,20 +121,20 @@ class _Worker:
             ) from None
         if isinstance(outcome, BaseException):
             raise outcome
-        result: Outcome = outcome
-        return result
+        account, columns, losses = outcome
+        return Outcome(account, list(map(Made._make, zip(*columns, strict=True))), losses)
 
     def _write(self) -> None:
         assert self._process.stdin  # noqa: S101 (for the type checker)
         with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
-            pickle.dump(sys.path, pipe)
-            pickle.dump(self._steps, pipe)
-            while True:
-                pipe.flush()
-                task = self._tasks.get()
-                if task is None:
-                    return
-                pickle.dump(task, pipe)
+            _dump(sys.path, pipe)
+            _dump(self._steps, pipe)
+            while task := self._tasks.get():
+                raw = all(type(item) is Raw for item in task.items)
+                _dump(
+                    (task.reader, raw, list(zip(*task.items, strict=True)) if raw else task.items),
+                    pipe,
+                )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
@@ -142,23 +148,34 @@ class _Worker:
         self._process.stdout.close()
 
 
+# Many small tuples are slow to pickle: rows and records travel as columns of plain values.
+
+
+def _dump(value: Any, pipe: IO[bytes]) -> None:
+    pipe.write(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+    pipe.flush()
+
+
+def _load(pipe: IO[bytes]) -> Any:
+    return pickle.load(pipe)  # noqa: S301 (between our own processes)
+
+
 def serve() -> None:
     """Run tasks from stdin until it ends: what a worker does."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the pipe
     tasks, outcomes = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may write among the outcomes
     with contextlib.suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):
+        steps = _load(tasks)
         chain: Chain | None = None
-        steps = pickle.load(tasks)  # noqa: S301 (of our own parent)
         while True:
-            task = pickle.load(tasks)  # noqa: S301 (of our own parent)
-            outcome: Any
+            reader, raw, items = _load(tasks)
+            rows = list(map(Raw._make, zip(*items, strict=True))) if raw else items
+            answer: Any
             try:
                 chain = chain or Chain(steps)
-                outcome = chain.run(task)
+                account, records, losses = chain.run(Task(reader, rows))
+                answer = account, list(zip(*records, strict=True)), losses
             except (FinetuneError, OSError) as error:
-                outcome = error
-            pickle.dump(outcome, outcomes)
-            outcomes.flush()
+                answer = error
+            _dump(answer, outcomes)
