@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from finetune.corpus.account import Account
-from finetune.corpus.conversion import Conversion, Converted, Reading, convert_files
-from finetune.corpus.dataset import Dataset, TrainFile
-from finetune.corpus.preparation import prepare
-from finetune.corpus.sources import SourceFile, find_files
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.corpus.account import Account
+    from finetune.corpus.conversion import Conversion, Converted, Reading, convert_files
+    from finetune.corpus.dataset import Dataset, TrainFile
+    from finetune.corpus.preparation import prepare
+    from finetune.corpus.sources import SourceFile, find_files
 
 __all__ = [
     "Account",
@@ -20,3 +24,23 @@ __all__ = [
     "find_files",
     "prepare",
 ]
+
+# Found when they are asked for: a worker process needs few of them, and starts sooner.
+_HOMES = {
+    "Account": "account",
+    "Conversion": "conversion",
+    "Converted": "conversion",
+    "Dataset": "dataset",
+    "Reading": "conversion",
+    "SourceFile": "sources",
+    "TrainFile": "dataset",
+    "convert_files": "conversion",
+    "find_files": "sources",
+    "prepare": "preparation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'finetune.corpus' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"finetune.corpus.{_HOMES[name]}"), name)

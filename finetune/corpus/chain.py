@@ -10,7 +10,7 @@ import functools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.checks import Checker, Finding
 from finetune.checks.fixes import find_fixes
@@ -29,7 +29,6 @@ from finetune.corpus.images import load_images
 from finetune.corpus.privacy import Exclusions, Mode, Privacy
 from finetune.corpus.split import Side, Split
 from finetune.errors import DataError
-from finetune.recipe.tree import Clean
 from finetune.records import (
     ChatRecord,
     ClassifierRecord,
@@ -39,6 +38,9 @@ from finetune.records import (
     SystemMessage,
     encode,
 )
+
+if TYPE_CHECKING:
+    from finetune.recipe.tree import Clean
 
 
 class Steps(NamedTuple):

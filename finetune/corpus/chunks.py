@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from finetune.recipe.tree import Chunks
 from finetune.records import Record, TextRecord
 
 if TYPE_CHECKING:
+    from finetune.recipe.tree import Chunks
     from finetune.tokens import Tokenizer
 
 Span = tuple[int, int]

@@ -50,6 +50,8 @@ class Contamination:
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
+        from finetune.corpus.sources import find_files  # reads recipes too: not for every worker
+
         self.facts: dict[str, dict[str, int]] = {}
         self._places: list[str] = []
         # Words of a sequence → its hashes in order, and the item of each.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from finetune.checks.languages import CHARACTERS, find_language, known_languages
 from finetune.corpus.clean.words import texts_of
 from finetune.errors import UsageError
-from finetune.recipe.tree import Clean
 from finetune.records import Record
 from finetune.text import did_you_mean, safe
+
+if TYPE_CHECKING:
+    from finetune.recipe.tree import Clean
 
 UNKNOWN = "unknown"
 _NO_LANGUAGE = "zxx"  # numbers, code, signs (ISO 639-2)

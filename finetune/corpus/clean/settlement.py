@@ -15,13 +15,14 @@ import msgspec
 from finetune.corpus.clean.near import SLOTS, find_near
 from finetune.corpus.split import Side
 from finetune.errors import UsageError
-from finetune.recipe.tree import Clean
 from finetune.records import ClassifierRecord, Record
 from finetune.text import plural, safe
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from finetune.recipe.tree import Clean
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _NO_LABELS = -1
