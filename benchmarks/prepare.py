@@ -25,7 +25,7 @@ BASE, BYTES_A_RECORD = 400, 2000
 def resident(process: int) -> int:
     """Return the bytes that a process and its children hold."""
     total = 0
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, IndexError):  # it may end meanwhile
         status = Path(f"/proc/{process}/status").read_text()
         total += 1024 * int(status.partition("VmRSS:")[2].split()[0])
         for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():

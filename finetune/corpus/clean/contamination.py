@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.corpus.clean.words import fold, hash_sequences, hash_words, words_of
 from finetune.corpus.containers import open_container
-from finetune.corpus.sources import SourceFile, find_files
 from finetune.errors import DataError
 from finetune.records import Record
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from finetune.corpus.sources import SourceFile
 
 LONGEST = 13  # words
 SHORTEST = 8
