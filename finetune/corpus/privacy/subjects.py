@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,6 @@ import msgspec
 from finetune.corpus.privacy.detectors import find, is_found
 from finetune.corpus.privacy.key import fingerprint
 from finetune.corpus.privacy.names import fold, read_known
-from finetune.corpus.privacy.numbers import compact
 from finetune.corpus.privacy.pseudonyms import Pseudonyms
 from finetune.errors import UsageError
 from finetune.files import read_json, to_json, write_atomic
@@ -32,6 +31,8 @@ _WORD = re.compile(r"\w+")
 _RUN = re.compile(r"\d(?:[ .\-/\u00a0\u202f()]{0,3}\d){5,}")
 _SHARED = ("phone", "ip", "birth_date", "address")  # kinds of few pseudonyms
 _MIN_LETTERS = 3  # a value with less is in every text
+_GROUP = re.compile(r"\d+")
+_WORDS_ONLY = ("email", "address", "birth_date", "secret", "ip")  # digits do not tell them
 _DIGITS = 9  # of a number's end: the country code and the 0 before it may be missing
 
 
@@ -44,6 +45,8 @@ def trace(value: str) -> set[str]:
     Example:
         >>> sorted(trace("Jean Dupont"))
         ['2 dupont jean', '2 jean dupont']
+        >>> sorted(trace("+33 6 12 34 56 78"))
+        ['#612345678', '6 33 6 12 34 56 78']
     """
     words = _WORD.findall(fold(value))
     if sum(map(len, words)) < _MIN_LETTERS:
@@ -52,30 +55,32 @@ def trace(value: str) -> set[str]:
     if len(words) <= 4 and all(map(str.isalpha, words)):
         traces.add(f"{len(words)} {' '.join([words[-1], *words[:-1]])}")
     digits = "".join(filter(str.isdigit, value))
-    if len(digits) >= 6 and not any(map(str.isalpha, value)):
-        traces.add(f"#{digits[-_DIGITS:]}")
-    whole = [span for span in find(value) if span.end - span.start == len(value.strip())]
-    return traces | {f"={compact(value)}" for _ in whole}
+    number = not any(map(str.isalpha, value)) or any(
+        span.end - span.start == len(value.strip()) and span.kind not in _WORDS_ONLY
+        for span in find(value)
+    )
+    return traces | ({f"#{digits[-_DIGITS:]}"} if number and len(digits) >= 6 else set())
 
 
-def traces_in(text: str, sizes: Iterable[int]) -> Iterator[str]:
-    """Yield the traces of all that a text holds.
+def traces_in(text: str, sizes: Sequence[int], is_first: Callable[[str], bool]) -> Iterator[str]:
+    """Yield the traces of what a text holds.
 
     Args:
         text: Any text.
         sizes: How many words those have that are looked for.
+        is_first: Tells whether one of them begins with a word.
     """
     words = _WORD.findall(fold(text))
-    for size in sizes:
-        for start in range(len(words) - size + 1):
-            yield f"{size} {' '.join(words[start : start + size])}"
+    for start, word in enumerate(words):
+        if is_first(word):
+            for size in sizes:
+                yield f"{size} {' '.join(words[start : start + size])}"
     for run in _RUN.finditer(text):
-        yield "#" + "".join(filter(str.isdigit, run[0]))[-_DIGITS:]
-    for span in find(text):
-        number = compact(text[span.start : span.end])
-        yield f"={number}"
-        if number.isdecimal():
-            yield f"#{number[-_DIGITS:]}"
+        digits = ""
+        for group in _GROUP.findall(run[0]):  # another number may follow at once
+            digits += group
+            if len(digits) >= 6:
+                yield f"#{digits[-_DIGITS:]}"
 
 
 def texts_of(value: Any) -> Iterator[str]:
@@ -112,42 +117,59 @@ class Traces:
     Args:
         wanted: Traces, or their hashes.
         sizes: How many words the traces of words have.
-        form: How a trace is written in `wanted`.
+        first: The words that those begin with, or their hashes.
+        form: How a trace or a word is written in `wanted` and `first`.
     """
 
     def __init__(
-        self, wanted: set[str], sizes: set[int], form: Callable[[str], str] | None = None
+        self,
+        wanted: Iterable[str],
+        sizes: Iterable[int],
+        first: Iterable[str],
+        form: Callable[[str], str] | None = None,
     ) -> None:
-        self.wanted = wanted
+        self.wanted = frozenset(wanted)
         self._sizes = sorted(sizes)
-        self._form = form
+        self._form = form or str
+        heads = frozenset(first)
+        # Few words make up a text: their hashes are remembered.
+        self._is_first = (
+            functools.lru_cache(maxsize=2**15)(lambda word: form(word) in heads)
+            if form
+            else heads.__contains__
+        )
 
     @classmethod
     def of(cls, values: Iterable[str]) -> Traces:
         """Return the traces of plain values."""
         wanted = {one for value in values for one in trace(value)}
-        return cls(wanted, sizes_of(wanted))
+        return cls(wanted, sizes_of(wanted), first_of(wanted))
 
     def found_in(self, value: Any) -> set[str]:
         """Return which of them the texts of a JSON value hold."""
-        found: set[str] = set()
-        for text in texts_of(value):
-            for one in traces_in(text, self._sizes):
-                written = one if self._form is None else self._form(one)
-                if written in self.wanted:
-                    found.add(written)
-        return found
+        return {
+            written
+            for text in texts_of(value)
+            for one in traces_in(text, self._sizes, self._is_first)
+            if (written := self._form(one)) in self.wanted
+        }
 
 
 def sizes_of(traces: Iterable[str]) -> set[int]:
     """Return how many words the traces of words have."""
-    return {int(one.split(" ")[0]) for one in traces if one[0].isdigit()}
+    return {int(one.split(" ", 1)[0]) for one in traces if one[0].isdigit()}
+
+
+def first_of(traces: Iterable[str]) -> set[str]:
+    """Return the words that the traces of words begin with."""
+    return {one.split(" ", 2)[1] for one in traces if one[0].isdigit()}
 
 
 class Exclusions:
     """The subjects that no dataset may hold any more: a list of keyed hashes.
 
-    It can be pickled. Without subjects it excludes nothing, and has no fingerprint.
+    It can be pickled before it is used. Without subjects it excludes nothing and has no
+    fingerprint.
 
     Args:
         key: The key of the hashes.
@@ -160,8 +182,12 @@ class Exclusions:
 
     @functools.cached_property
     def _traces(self) -> Traces:
-        marks = {mark for subject in self.subjects for mark in subject.marks}
-        return Traces(marks, {n for one in self.subjects for n in one.words}, self._hash)
+        return Traces(
+            {mark for one in self.subjects for mark in one.marks},
+            {size for one in self.subjects for size in one.sizes},
+            {word for one in self.subjects for word in one.first},
+            self._hash,
+        )
 
     def __bool__(self) -> bool:
         return bool(self.subjects)
@@ -189,7 +215,8 @@ class Exclusions:
         if any(set(marks) <= set(subject.marks) for subject in self.subjects):
             return self
         since = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")
-        subjects = [*self.subjects, _Subject(since, sorted(sizes_of(traces)), marks)]
+        first = sorted(map(self._hash, first_of(traces)))
+        subjects = [*self.subjects, _Subject(since, sorted(sizes_of(traces)), first, marks)]
         document = {
             "key": fingerprint(self._key),
             "subjects": [subject._asdict() for subject in subjects],
@@ -204,7 +231,8 @@ class Exclusions:
 
 class _Subject(NamedTuple):
     since: str
-    words: list[int]
+    sizes: list[int]
+    first: list[str]
     marks: list[str]
 
 
