@@ -86,7 +86,7 @@ def command(
     )
     with _open_output(output) as file, console.progress() as progress:
         done = convert_files(
-            _open_inputs(inputs, output, tree=source == "code"),
+            _open_inputs(inputs, output, console, tree=source == "code"),
             file.write,
             reading,
             to=target,
@@ -117,14 +117,21 @@ def _roles(text: str | None) -> dict[str, str]:
     return roles
 
 
-def _open_inputs(inputs: tuple[str, ...], output: str, *, tree: bool) -> Iterator[tuple[str, Any]]:
+def _open_inputs(
+    inputs: tuple[str, ...], output: str, console: Console, *, tree: bool
+) -> Iterator[tuple[str, Any]]:
     from finetune.corpus import find_files
 
     for text in inputs:
         if text == "-":
             yield "stdin", open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115 (the reader closes it)
             continue
-        for file in find_files(Path(text), tree=tree)[0]:
+        files, others = find_files(Path(text), tree=tree)
+        for name in others[:_SHOWN]:
+            console.say(f"{safe(name, 200)}: not read: no data file by its name")
+        if len(others) > _SHOWN:
+            console.say(f"and {plural(len(others) - _SHOWN, 'other file')} not read")
+        for file in files:
             if output != "-" and file.path.resolve() == Path(output).resolve():
                 raise UsageError(f"{file.path}: is input and output", hint="name another file")
             place = file.name if tree or file.member else str(file.path)

@@ -284,3 +284,13 @@ def test_name_that_no_dataset_has_is_refused(name):
     [file] = find_files(Path(name))[0]
     with pytest.raises(UsageError, match="no name of a dataset"):
         file.digest()
+
+
+def test_convert_names_the_files_that_it_does_not_read(finetune, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(b'{"question":"a","answer":"b"}\n')
+    (folder / "notes.pdf").write_bytes(b"%PDF")
+    done = finetune("convert", "in", "-o", "out.jsonl", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "notes.pdf: not read: no data file by its name" in done.stderr
