@@ -30,7 +30,8 @@ def save_adapter(model: Any, folder: Path, card: str) -> None:
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     with quiet():
-        model.save_pretrained(new, safe_serialization=True)
+        # By default PEFT asks the hub whether the base's vocabulary is another: it never is here.
+        model.save_pretrained(new, safe_serialization=True, save_embedding_layers=False)
     files.write_atomic(new / "README.md", card.encode())
     for path in new.iterdir():
         files.sync_file(path)

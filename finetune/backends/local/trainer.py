@@ -97,6 +97,13 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
     def _send_telemetry(self) -> None:
         """Send nothing: no run of ours is anybody else's business."""
 
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        # By default PEFT asks the hub whether the base's vocabulary is another: it never is here.
+        folder = output_dir or self.args.output_dir
+        self.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+
 
 class Keeper(TrainerCallback):  # type: ignore[misc]
     """Writes metrics, measures validation, commits checkpoints, and stops on a signal.
