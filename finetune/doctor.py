@@ -27,6 +27,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "quantize": ("bitsandbytes",),
     "gpu": ("kernels",),
     "fast": ("gigatoken",),
+    "evaluate": ("rapidfuzz", "sacrebleu"),
 }
 _LITTLE_DISK = 5e9  # bytes; the quickstart needs about 1 GB, a model of 8B about 18 GB
 _KEY = re.compile(r"[A-Za-z0-9]{32}")  # keys of La Plateforme, as of 2026

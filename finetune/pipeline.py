@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from finetune import corpus, evaluation, report, runs
-from finetune.errors import BackendError, FinetuneError, Interrupted, RunError
+from finetune.errors import BackendError, FinetuneError, Interrupted, PlatformError, RunError
 from finetune.files import Lock
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
@@ -125,6 +125,7 @@ def run(
     train = _backend(recipe)
     check_model(recipe)
     dataset = prepare(recipe, folder=datasets, workers=workers, progress=progress)
+    evaluation.open_judge(recipe, dataset.manifest)  # before hours of training
     identity = runs.identify(recipe, dataset.digest)
     with Lock(folder / ".lock"):
         current = _find(identity, folder, run_folder, fresh=fresh)
@@ -144,15 +145,30 @@ def run(
     return current
 
 
-def evaluate(current: Run, *, progress: Progress = silent) -> dict[str, Any]:
+def evaluate(
+    current: Run,
+    *,
+    against: str | None = None,
+    judge_key: str | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """Measure base and tuned model of a run on its held-out records, and report.
+
+    Args:
+        current: The run.
+        against: Another run, adapter or model to measure beside them.
+        judge_key: The key of the recipe's judge, where it is not Mistral's own.
+        progress: Told about the work.
 
     Raises:
         RunError: The run has no adapter yet.
+        PlatformError: The recipe's judge does not answer; all else is measured and reported.
     """
-    measures = evaluation.evaluate(current, progress=progress)
-    report.write_report(current)
-    return measures
+    try:
+        return evaluation.evaluate(current, against=against, judge_key=judge_key, progress=progress)
+    finally:
+        if current.evaluation():
+            report.write_report(current)
 
 
 def _measured_speed(recipe: Recipe, folder: Path) -> float | None:
@@ -201,7 +217,8 @@ def _work(
                 train(current, recipe, dataset, progress=progress)
             current.set_state("evaluating")
             if dataset.evaluation or dataset.validation:
-                evaluate(current, progress=progress)
+                with contextlib.suppress(PlatformError):  # the judge's word stands in the report
+                    evaluate(current, progress=progress)
             else:  # the recipe keeps nothing to measure on
                 report.write_report(current)
             current.set_state("done", tuned_model="adapter")

@@ -72,11 +72,31 @@ def show_measures(console: Console, evaluation: dict[str, Any] | None) -> None:
     """Print base beside tuned."""
     if not evaluation:
         return
-    console.show(f"{evaluation['records']} held-out records      base    tuned   95 % interval")
+    against = evaluation.get("against")
+    last = "  against" if against else ""
+    console.show(
+        f"{evaluation['records']} held-out records      base    tuned   95 % interval   {last}"
+    )
     for name, tuned in evaluation["tuned"].items():
-        base = evaluation["base"].get(name, {}).get("value")
-        shown = f"{base:7.3f}" if base is not None else "      –"
+        base = _value(evaluation["base"], name)
         interval = f"[{tuned['low']:.3f}, {tuned['high']:.3f}]"
-        console.show(f"  {name:<20} {shown}  {tuned['value']:7.3f}   {interval}")
+        other = f"  {_value(against, name)}" if against else ""
+        console.show(f"  {name:<20} {base}  {tuned['value']:7.3f}   {interval:<16}{other}".rstrip())
+    if against:
+        console.show(f"  against {evaluation['against_name']}")
     if evaluation.get("note"):
         console.show(f"  {evaluation['note']}")
+    verdict = evaluation.get("judge", {})
+    if "error" in verdict:
+        console.say(f"not judged: {verdict['error']}", style="yellow")
+    elif verdict:
+        console.show(
+            f"judge   {verdict['model']} at {verdict['host']}: tuned {verdict['tuned']},"
+            f" base {verdict['base']}, tie {verdict['tie']},"
+            f" turns with the order {verdict['inconsistent']}, unreadable {verdict['unreadable']},"
+            f" withheld {verdict['withheld']} of {verdict['pairs']}"
+        )
+
+
+def _value(measures: dict[str, Any], name: str) -> str:
+    return f"{measures[name]['value']:7.3f}" if name in measures else "      –"

@@ -8,12 +8,42 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finetune.errors import DataError, RunError
-from finetune.evaluation.measures import answer_text
+from finetune.evaluation.answers import Answer, Reference, read_reference
 from finetune.files import open_bytes, read_lines
 from finetune.methods import METHODS
 from finetune.recipe import Recipe
-from finetune.records import AssistantMessage, ChatRecord, Record, TextRecord, decode
+from finetune.records import (
+    AssistantMessage,
+    ChatRecord,
+    Message,
+    Record,
+    TextRecord,
+    Tools,
+    decode,
+)
 from finetune.tokens import Sample, Tokenizer, cut_text, fit
+
+
+class Conversation(NamedTuple):
+    """A question in messages: those before the answer, and the declared tools."""
+
+    messages: list[Message]
+    tools: Tools
+
+    def encode(self, tokenizer: Tokenizer) -> list[int]:
+        """Return the ids up to where the answer starts."""
+        return tokenizer.encode_prompt(self.messages, self.tools)
+
+
+class Gap(NamedTuple):
+    """A question in a document: what stands before and behind the middle to fill in."""
+
+    prefix: str
+    suffix: str
+
+    def encode(self, tokenizer: Tokenizer) -> list[int]:
+        """Return the ids up to where the middle starts."""
+        return tokenizer.fim_prompt(self.prefix, self.suffix)
 
 
 class Case(NamedTuple):
@@ -22,16 +52,16 @@ class Case(NamedTuple):
     Attributes:
         number: Its line in the split's file, from 1.
         samples: What the loss is measured on.
-        prompt: Ids up to its last trained answer, or up to the middle of a document; None where
-            the record was shortened to fit, so that nobody is asked what no longer stands there,
-            and for documents that are not trained as a middle to fill in.
+        question: What comes before its last trained answer, or around the middle of a document;
+            None where the record was shortened to fit, so that nobody is asked what no longer
+            stands there, and for documents that are not trained as a middle to fill in.
         reference: That answer, or that middle.
     """
 
     number: int
     samples: list[Sample]
-    prompt: list[int] | None
-    reference: str
+    question: Conversation | Gap | None
+    reference: Reference
 
 
 class Cases(NamedTuple):
@@ -70,7 +100,7 @@ def read_cases(path: Path, tokenizer: Tokenizer, recipe: Recipe) -> Cases:
 
 def choose_cases(cases: Sequence[Case], limit: int | None, seed: int) -> list[Case]:
     """Return the cases that answers are generated for: `limit` of them by chance, in order."""
-    asked = [case for case in cases if case.prompt is not None]
+    asked = [case for case in cases if case.question is not None]
     if limit is None or limit >= len(asked):
         return asked
     drawn = random.Random(seed).sample(range(len(asked)), limit)  # noqa: S311 (statistics)
@@ -90,8 +120,10 @@ def _make_case(number: int, record: Record, tokenizer: Tokenizer, recipe: Recipe
         if isinstance(message, AssistantMessage) and message.weight != 0
     ][-1]
     whole = not fitted.dropped and not fitted.shortened
-    prompt = tokenizer.encode_prompt(record.messages[:last], record.tools) if whole else None
-    return Case(number, fitted.samples, prompt, answer_text(answer))
+    before = record.messages[:last]
+    question = Conversation(before, record.tools) if whole else None
+    reference = read_reference(answer, before, record.tools)
+    return Case(number, fitted.samples, question, reference)
 
 
 def _make_document(
@@ -102,8 +134,8 @@ def _make_document(
     if not fitted.samples:
         return None
     cut = cut_text(record.text, f"{recipe.seed}/evaluation") if recipe.training.fim_ratio else None
-    prompt = tokenizer.fim_prompt(cut.prefix, cut.suffix) if cut else None
-    return Case(number, fitted.samples, prompt, cut.middle if cut else "")
+    question = Gap(cut.prefix, cut.suffix) if cut else None
+    return Case(number, fitted.samples, question, Reference(Answer(cut.middle if cut else "")))
 
 
 def _place(error: DataError, path: Path, line: int) -> DataError:

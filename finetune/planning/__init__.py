@@ -26,6 +26,8 @@ from finetune.catalog import LICENCES
 from finetune.corpus import Dataset
 from finetune.corpus.privacy.egress import judge_egress
 from finetune.errors import DataError
+from finetune.evaluation.endpoint import is_here, read_host
+from finetune.evaluation.judge import open_judge
 from finetune.planning.counting import Counting, SourceCount, count_dataset
 from finetune.planning.place import Place, check_model
 from finetune.planning.service import Cost, Upload, plan_upload
@@ -307,6 +309,13 @@ class _Bill:
             egress = judge_egress(allows, self.dataset.manifest.get("privacy"))
             verb = "allows" if egress.allowed else "does not allow"
             notes.append(f"{egress.fact}: `egress.personal_data: {allows}` {verb} the upload")
+        judge = self.recipe.evaluation.judge
+        if judge is not None:
+            open_judge(self.recipe, self.dataset.manifest)
+            notes.append(
+                f"judge: up to {plural(judge.limit, 'held-out record')} and the answers to them go"
+                f" to {read_host(judge.url)}" + (" (this machine)" if is_here(judge.url) else "")
+            )
         if total.dropped and self.local:
             notes.append(f"{plural(total.dropped, 'sample')} over `training.seq_len` left out")
         if total.shortened and self.local:

@@ -154,6 +154,21 @@ class Training(Section):
     """The longest sample, in tokens."""
 
 
+class Judge(Section):
+    """Another model that compares the answers of base and tuned."""
+
+    url: str
+    """Address of an OpenAI-compatible service, such as `https://api.mistral.ai/v1`."""
+    model: str
+    """The judge's name there."""
+    criteria: str | None = None
+    """What makes an answer better, in words (doing what is asked, correctly, where absent)."""
+    limit: PositiveInt = 50
+    """Most records that are judged; each takes two requests."""
+    timeout: Positive = 60.0
+    """Seconds that one request may take."""
+
+
 class Evaluation(Section):
     """What is measured at the end of a run, on records that training never sees."""
 
@@ -163,6 +178,10 @@ class Evaluation(Section):
     """The longest answer that is generated for a measure."""
     limit: PositiveInt | None = 200
     """Most records that answers are generated for; the loss is measured on all."""
+    forgetting: bool = True
+    """Measure the loss on general questions too, which rises where the model forgets."""
+    judge: Judge | None = None
+    """Another model that compares the answers of base and tuned; none where absent."""
 
 
 class Lora(Section):

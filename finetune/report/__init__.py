@@ -43,6 +43,8 @@ def write_report(run: Run) -> Path:
         bad_losses=page.count_bad_losses(metrics),
         basis=page.describe_basis(run.evaluation()),
         measures=page.list_measures(run.evaluation()),
+        sides=page.name_sides(run.evaluation()),
+        verdicts=page.list_verdicts(run.evaluation()),
         chosen=[row for row in settings if row["origin"] != "default"],
         defaults=[row for row in settings if row["origin"] == "default"],
     )

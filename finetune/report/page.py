@@ -12,7 +12,7 @@ from finetune.report.lengths import Lengths
 from finetune.runs import Run
 from finetune.text import plural
 
-LOWER_IS_BETTER = ("loss", "perplexity")
+LOWER_IS_BETTER = ("loss", "perplexity", "general_loss")
 TABLE_ROWS = 24
 
 Rows = list[list[Any]]
@@ -72,19 +72,40 @@ def describe_basis(evaluation: dict[str, Any] | None) -> str:
 
 
 def list_measures(evaluation: dict[str, Any] | None) -> Rows:
-    """Return `measure, base, its interval, tuned, its interval` for each measure."""
+    """Return `measure, base, its interval, tuned, its interval` for each measure.
+
+    The two of another model follow where one was measured beside them.
+    """
     if not evaluation:
         return []
-    base, tuned = evaluation.get("base", {}), evaluation.get("tuned", {})
+    sides = [evaluation.get(side, {}) for side in ("base", "tuned", "against")]
+    sides = sides if sides[2] else sides[:2]
     return [
-        [_words(name), *_cells(base.get(name)), *_cells(tuned.get(name))]
-        for name in dict.fromkeys([*tuned, *base])
+        [_words(name), *(cell for side in sides for cell in _cells(side.get(name)))]
+        for name in dict.fromkeys([*sides[1], *sides[0]])
+    ]
+
+
+def name_sides(evaluation: dict[str, Any] | None) -> list[str]:
+    """Return the heads of `list_measures`."""
+    heads = ["measure", "base", "", "tuned", ""]
+    if evaluation and evaluation.get("against"):
+        heads += [evaluation["against_name"], ""]
+    return heads
+
+
+def list_verdicts(evaluation: dict[str, Any] | None) -> Rows:
+    """Return who judged and what was decided how often, or why nobody did."""
+    return [
+        [_words(key), show(value)] for key, value in (evaluation or {}).get("judge", {}).items()
     ]
 
 
 def compare_measures(first: dict[str, Any] | None, second: dict[str, Any] | None) -> Rows:
     """Return `measure` and then base, tuned and its interval, of one run and of the other."""
-    tables = [{row[0]: [row[1], *row[3:]] for row in list_measures(one)} for one in (first, second)]
+    tables = [
+        {row[0]: [row[1], *row[3:5]] for row in list_measures(one)} for one in (first, second)
+    ]
     missing = ["–", "–", ""]
     names = dict.fromkeys([*tables[0], *tables[1]])
     return [

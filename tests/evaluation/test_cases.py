@@ -42,15 +42,16 @@ def read(tmp_path, tokenizer):
 
 def test_the_last_answer_is_asked_for_with_all_that_stands_before_it(read, tokenizer):
     (case,), _ = read(CHAT)
-    assert case.reference == "zwei"
-    text = tokenizer.decode(case.prompt)
+    assert case.reference.answer.text == "zwei"
+    prompt = case.question.encode(tokenizer)
+    text = tokenizer.decode(prompt)
     assert [text.count(word) for word in ("one", "eins", "two", "zwei")] == [1, 1, 1, 0]
-    assert case.samples[0].input_ids[: len(case.prompt)] == case.prompt
+    assert case.samples[0].input_ids[: len(prompt)] == prompt
 
 
 def test_answers_that_are_not_trained_are_not_asked_for(read):
     (case,), _ = read([*CHAT[:3], {**CHAT[3], "weight": 0}])
-    assert case.reference == "eins"
+    assert case.reference.answer.text == "eins"
 
 
 def test_records_longer_than_training_allows_are_counted(read):

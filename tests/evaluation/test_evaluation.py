@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,13 +13,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from finetune import load_recipe, prepare
+from finetune import load_recipe, pipeline, prepare
 from finetune.backends.local.quiet import quiet
 from finetune.catalog import shipped_file
-from finetune.errors import RunError
+from finetune.errors import PlatformError, RunError, UsageError
 from finetune.evaluation import evaluate
 from finetune.runs import Run
 from finetune.tokens import load_tokenizer
+from tests.evaluation.server import longer, opinion, serve
 
 ROOT = Path(__file__).parent.parent.parent
 RECORDS = 24
@@ -48,7 +50,9 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def make_run(model, tmp_path):
-    def make_run(*, evaluation=0.5, validation=0.2, changed=True, limit="null", adapter=True):
+    def make_run(
+        *, evaluation=0.5, validation=0.2, changed=True, limit="null", adapter=True, more=""
+    ):
         rows = [
             {"messages": [
                 {"role": "user", "content": f"How much is {n} and {n}?"},
@@ -60,7 +64,7 @@ def make_run(model, tmp_path):
         (tmp_path / "sums.yaml").write_text(
             f"model: {model}\n"
             f"data: {{train: [{{path: sums.jsonl}}], validation: {validation}}}\n"
-            f"evaluation: {{data: {evaluation}, max_new_tokens: 6, limit: {limit}}}\n"
+            f"evaluation: {{data: {evaluation}, max_new_tokens: 6, limit: {limit}{more}}}\n"
             "local: {dtype: float32}\n"
         )
         recipe = load_recipe(tmp_path / "sums.yaml")
@@ -118,7 +122,7 @@ def test_losses_are_those_of_whole_logits_and_files_follow_their_schema(make_run
     jsonschema.validate(written, schema)
     assert written == measures
     assert measures["split"] == "evaluation"
-    assert measures["note"] is None
+    assert measures["note"] == "general loss: on 32 questions of no dataset"
     assert measures["records"] == len(held_out.read_bytes().splitlines()) > 4
 
     tuned = adapt(model, changed=True).eval()
@@ -127,8 +131,18 @@ def test_losses_are_those_of_whole_logits_and_files_follow_their_schema(make_run
         base = plain_loss(tuned, held_out)
     assert measures["base"]["loss"]["value"] == pytest.approx(base, 1e-4)
     assert base != pytest.approx(measures["tuned"]["loss"]["value"], 1e-3)
-    for score in (*measures["base"].values(), *measures["tuned"].values()):
-        assert score["low"] <= score["value"] <= score["high"]
+    for side in ("base", "tuned"):
+        for score in measures[side].values():
+            assert score["low"] <= score["value"] <= score["high"]
+        for name, loss in measures[side]["loss"].items():
+            assert measures[side]["perplexity"][name] == pytest.approx(math.exp(loss))
+    assert measures["tuned"]["general_loss"]["value"] == pytest.approx(
+        plain_loss(tuned, ROOT / "finetune" / "evaluation" / "general.jsonl"), 1e-4
+    )
+    assert measures["tuned"].keys() == {
+        "loss", "perplexity", "general_loss", "exact_match", "json_valid", "field_accuracy",
+        "field_f1",
+    }  # fmt: skip
 
 
 def test_answers_are_those_of_a_model_that_takes_the_likeliest_token(make_run, model):
@@ -177,7 +191,8 @@ def test_a_limit_bounds_the_answers_but_not_the_loss(make_run):
 def test_without_evaluation_records_the_validation_ones_are_taken_and_named_so(make_run):
     measures = evaluate(make_run(evaluation=0))
     assert measures["split"] == "validation"
-    assert measures["note"] == "measured on rows that also chose the checkpoint"
+    notes = ["measured on rows that also chose the checkpoint"]
+    assert measures["note"].split("; ") == [*notes, "general loss: on 32 questions of no dataset"]
 
 
 def test_nothing_held_out_is_an_error(make_run):
@@ -189,6 +204,101 @@ def test_nothing_held_out_is_an_error(make_run):
 def test_a_run_without_adapter_is_an_error(make_run):
     with pytest.raises(RunError, match="no adapter"):
         evaluate(make_run(adapter=False))
+
+
+def test_forgetting_can_be_left_unmeasured(make_run):
+    measures = evaluate(make_run(more=", forgetting: false"))
+    assert "general_loss" not in measures["base"]
+    assert measures["note"] is None
+
+
+def test_another_run_stands_beside_them(make_run, check_document):
+    run = make_run()
+    alone = evaluate(run)
+    (run.folder.parent / "sums-2").mkdir()
+    shutil.copytree(run.folder, run.folder.parent / "sums-2", dirs_exist_ok=True)
+    measures = evaluate(run, against="sums-2")
+    check_document("files/evaluation", measures)
+    assert measures["against_name"] == "sums-2"
+    assert measures["against"] == measures["tuned"] == alone["tuned"]
+    lines = (run.folder / "predictions.jsonl").read_text().splitlines()
+    for line in map(json.loads, lines):
+        check_document("files/prediction", line)
+        assert line["against"] == line["tuned"]
+
+
+def test_a_model_and_an_adapter_can_stand_beside_them(make_run, model):
+    run = make_run()
+    measures = evaluate(run, against=str(model))
+    assert measures["against"] == measures["base"] != measures["tuned"]
+    measures = evaluate(run, against=str(run.adapter))
+    assert measures["against"] == measures["tuned"]
+
+
+def test_losses_of_other_tokens_are_not_put_beside_ours(make_run, model, tmp_path):
+    run = make_run()
+    other = shutil.copytree(model, tmp_path / "other")
+    with quiet():
+        import mistral_common
+
+    (other / "tokenizer.model.v3").unlink()
+    first = Path(mistral_common.__file__).parent / "data" / shipped_file("v1")
+    shutil.copy(first, other / "tokenizer.model.v1")
+    measures = evaluate(run, against=str(other))
+    assert measures["base"].keys() - measures["against"].keys() == {
+        "loss", "perplexity", "general_loss",
+    }  # fmt: skip
+    assert measures["against"]["exact_match"]["value"] == 0
+
+
+def test_what_cannot_stand_beside_them_is_refused_before_anything_is_measured(make_run, tmp_path):
+    run = make_run()
+    with pytest.raises(UsageError, match="nobody: no such folder, catalog name or hub id"):
+        evaluate(run, against="nobody")
+    unfinished = shutil.copytree(run.folder, run.folder.parent / "sums-2")
+    shutil.rmtree(unfinished / "adapter")
+    with pytest.raises(RunError, match="no adapter"):
+        evaluate(run, against="sums-2")
+    foreign = shutil.copytree(run.adapter, tmp_path / "foreign")
+    config = json.loads((foreign / "adapter_config.json").read_bytes())
+    config["base_model_name_or_path"] = "mistralai/Mistral-7B-v0.3"
+    (foreign / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="not one for"):
+        evaluate(run, against=str(foreign))
+    assert run.evaluation() is None
+
+
+def test_a_judge_in_the_recipe_has_its_say(make_run, check_document):
+    with serve(opinion(longer)) as (url, seen):
+        run = make_run(more=f", judge: {{url: '{url}', model: judge-1, limit: 4}}")
+        measures = evaluate(run, judge_key="given")
+    check_document("files/evaluation", measures)
+    assert measures == run.evaluation()
+    facts = measures["judge"]
+    assert facts["pairs"] == 4 == facts["tuned"] + facts["base"] + facts["tie"]
+    assert seen
+    assert {headers["authorization"] for _, headers, _ in seen} == {"Bearer given"}
+    rates = [measures[side]["judge_win_rate"]["value"] for side in ("base", "tuned")]
+    assert sum(rates) == pytest.approx(1)
+    lines = (run.folder / "predictions.jsonl").read_text().splitlines()
+    verdicts = [json.loads(line).get("judge") for line in lines]
+    assert None not in verdicts[:4]
+    assert set(verdicts[4:]) == {None}
+    for line in lines:
+        check_document("files/prediction", json.loads(line))
+
+
+def test_a_judge_that_fails_costs_no_other_measure(make_run, check_document):
+    with serve(opinion(longer)) as (url, _):
+        pass
+    run = make_run(more=f", judge: {{url: '{url}', model: judge-1}}")
+    with pytest.raises(PlatformError, match="cannot be reached"):
+        pipeline.evaluate(run)
+    measures = run.evaluation()
+    check_document("files/evaluation", measures)
+    assert "cannot be reached" in measures["judge"]["error"]
+    assert measures["tuned"]["loss"]["value"] > 0
+    assert "cannot be reached" in (run.folder / "report.html").read_text()
 
 
 @pytest.mark.heavy
@@ -206,3 +316,7 @@ def test_the_command_prints_what_it_writes(make_run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == run.evaluation()
     assert call("nobody").returncode == 2
+    done = call("last", "--against", str(run.adapter))
+    assert done.returncode == 0, done.stderr
+    assert f"against {run.adapter}" in done.stdout
+    assert "general_loss" in done.stdout

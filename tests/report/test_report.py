@@ -190,6 +190,28 @@ def test_verdict_weighs_the_intervals(make_run, name, base, tuned, verdict):
     assert verdict in page.text
 
 
+def test_report_shows_whatever_was_measured(make_run):
+    evaluation = {
+        "records": 9,
+        "base": {"loss": {"value": 1.5}, "general_loss": {"value": 2.0, "low": 1.9, "high": 2.1}},
+        "tuned": {
+            "loss": {"value": 0.5},
+            "general_loss": {"value": 3.0, "low": 2.9, "high": 3.1},
+            "tool_calls": {"value": 0.8125},
+        },
+        "against": {"tool_calls": {"value": 0.4375}},
+        "against_name": "other-<model>",
+        "judge": {"model": "judge-1", "inconsistent": 3},
+    }
+    page = read(write_report(make_run(evaluation=evaluation)))
+    for words in ("general loss", "3.000", "tool calls", "0.812", "0.438", "other-<model>"):
+        assert words in page.text
+    assert "judge-1" in page.text
+    evaluation["tuned"] = {"general_loss": evaluation["tuned"]["general_loss"]}
+    page = read(write_report(make_run("worse", evaluation=evaluation)))
+    assert "Worse than the base model: general loss 2.000 → 3.000" in page.text
+
+
 def test_report_of_a_run_that_has_hardly_begun(make_run):
     page = read(write_report(make_run()))
     assert "Preparing; not evaluated yet" in page.text

@@ -77,8 +77,20 @@ def packed_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         model: A causal language model whose attention is `attention.NAME`, with adapters or not.
         batch: Samples laid end to end.
     """
-    decoder, head = model.get_decoder(), model.get_output_embeddings().weight
-    hidden = decoder(
+    hidden = trained_states(model, batch)
+    return head_loss(
+        hidden, model.get_output_embeddings().weight, batch["targets"], batch["weights"]
+    )
+
+
+def trained_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Return the last hidden states at a micro-batch's trained positions: [n, width].
+
+    Args:
+        model: See `packed_loss`.
+        batch: See `packed_loss`.
+    """
+    hidden = model.get_decoder()(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
         use_cache=False,  # with a cache, samples would see each other
@@ -88,4 +100,5 @@ def packed_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         max_length_k=batch["longest"],
     ).last_hidden_state
     rows = hidden[0].index_select(0, batch["rows"])
-    return head_loss(rows.to(head.dtype), head, batch["targets"], batch["weights"])
+    states: torch.Tensor = rows.to(model.get_output_embeddings().weight.dtype)
+    return states

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from finetune.progress import Progress, silent
 
-_IGNORED = -100
-_CHUNK = 512  # positions whose logits exist at once
+if TYPE_CHECKING:
+    import torch
 
+    from finetune.backends.local.samples import Packed
+    from finetune.tokens import Sample
 
-class Labelled(Protocol):
-    """What a tokenizer makes of a record: ids, labels, and weights where one is not 1."""
-
-    input_ids: list[int]
-    labels: list[int]
-    weights: list[float] | None
+_ROW_TOKENS = 2048  # tokens computed at once
 
 
 def score(
-    model: Any, samples: Sequence[Labelled], *, progress: Progress = silent
+    model: Any, samples: Sequence[Sample], *, progress: Progress = silent
 ) -> list[tuple[float, float]]:
     """Return each sample's summed loss (nats) and its trained tokens, both by weight.
 
-    Logits are made at trained positions only, in float32.
+    Samples lie end to end as in training, none sees another, and the scores of some hundred
+    trained positions exist at a time, in float32. A model whose class cannot be told where
+    samples end is given one at a time.
 
     Args:
         model: A causal language model, with an adapter or not.
@@ -33,26 +33,86 @@ def score(
     """
     import torch
 
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
-    device, training = head.weight.device, model.training
+    from finetune.backends.local.samples import pack
+
+    training = model.training
     model.eval()
     scores: list[tuple[float, float]] = []
-    with torch.inference_mode():
-        for sample in samples:
-            progress("score", len(scores), len(samples))
-            rows = [row for row, label in enumerate(sample.labels[1:]) if label != _IGNORED]
-            ids = torch.tensor([sample.input_ids], device=device)
-            hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
-            total = count = 0.0
-            for start in range(0, len(rows), _CHUNK):
-                part = rows[start : start + _CHUNK]
-                logits = head(hidden[part]).float()
-                targets = ids[0, [row + 1 for row in part]]
-                losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-                weights = [sample.weights[row + 1] if sample.weights else 1.0 for row in part]
-                total += losses.double().cpu().dot(torch.tensor(weights).double()).item()
-                count += sum(weights)
-            scores.append((total, count))
+    packed = [pack(sample) for sample in samples]
+    progress("score", 0, len(packed))
+    with torch.inference_mode(), _attention(model) as together:
+        for row in _rows(packed, _ROW_TOKENS if together else 0):
+            scores += _score_row(model, row, together=together)
+            progress("score", len(scores), len(packed))
     model.train(training)
-    progress("score", len(scores), len(samples))
     return scores
+
+
+@contextlib.contextmanager
+def _attention(model: Any) -> Iterator[bool]:
+    """Let the model attend within samples; False where its class does not know how."""
+    if not getattr(model, "_supports_attention_backend", False):
+        yield False
+        return
+    from finetune.backends.local.attention import register
+
+    before = model.config.get_text_config()._attn_implementation  # noqa: SLF001 (no other name)
+    model.set_attn_implementation(register())
+    try:
+        yield True
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _rows(samples: Sequence[Packed], limit: int) -> Iterator[list[Packed]]:
+    row: list[Packed] = []
+    tokens = 0
+    for sample in samples:
+        if row and tokens + len(sample.input_ids) > limit:
+            yield row
+            row, tokens = [], 0
+        row.append(sample)
+        tokens += len(sample.input_ids)
+    if row:
+        yield row
+
+
+def _score_row(
+    model: Any, samples: Sequence[Packed], *, together: bool
+) -> list[tuple[float, float]]:
+    import torch
+
+    from finetune.backends.local.loss import trained_states
+    from finetune.backends.local.samples import collate
+
+    head = model.get_output_embeddings()
+    batch = {
+        key: value.to(head.weight.device) if isinstance(value, torch.Tensor) else value
+        for key, value in collate(samples).items()
+    }
+    if together:
+        hidden = trained_states(model, batch)
+    else:
+        states = model.get_decoder()(input_ids=batch["input_ids"], use_cache=False)
+        hidden = states.last_hidden_state[0].index_select(0, batch["rows"])
+    losses = _token_losses(head, hidden, batch["targets"]).double().cpu()
+    scores, start = [], 0
+    for sample in samples:
+        part = losses[start : start + len(sample.targets)]
+        weights = torch.tensor(sample.weights or [1.0] * len(sample.targets)).double()
+        scores.append((part.dot(weights).item(), sample.items))
+        start += len(sample.targets)
+    return scores
+
+
+def _token_losses(head: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    from finetune.backends.local.loss import CHUNK
+
+    losses = torch.empty(len(targets), device=hidden.device)
+    for start in range(0, len(targets), CHUNK):
+        part = slice(start, start + CHUNK)
+        logits = head(hidden[part]).float()
+        losses[part] = torch.nn.functional.cross_entropy(logits, targets[part], reduction="none")
+    return losses

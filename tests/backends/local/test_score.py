@@ -57,7 +57,37 @@ def test_scores_are_those_of_whole_logits(model):
         assert (loss, count) == pytest.approx(plain(model, one), rel=1e-5)
     assert scores[4] == (0.0, 0.0)
     assert scores[3][1] == 1.75
-    assert told == [0, 1, 2, 3, 4, 5]
+    assert told == [0, 5]
+
+
+def test_a_model_that_cannot_be_told_the_borders_takes_samples_one_by_one(model):
+    class Plain(type(model)):
+        _supports_attention_backend = False
+
+    with quiet():
+        plain_model = Plain(model.config)
+    plain_model.load_state_dict(model.state_dict())
+    samples = [sample(9, {5, 6, 7}), sample(6, {2, 3}), sample(300, set(range(1, 300)))]
+    together, told = score(model, samples), []
+    alone = score(plain_model, samples, progress=lambda *facts: told.append(facts[1]))
+    assert told == [0, 1, 2, 3]
+    for (loss, count), (other, same) in zip(together, alone, strict=True):
+        assert count == same
+        assert loss / count == pytest.approx(other / same, abs=1e-5)
+
+
+def test_samples_do_not_fit_one_row(model):
+    samples = [sample(1500, {5, 6, 7}), sample(1400, {2, 3}), sample(3000, {9})]
+    told = []
+    scores = score(model, samples, progress=lambda *facts: told.append(facts[1]))
+    assert told == [0, 1, 2, 3]
+    assert scores[2] == pytest.approx(plain(model, samples[2]), rel=1e-5)
+
+
+def test_the_model_attends_as_before(model):
+    before = model.config._attn_implementation
+    score(model, [sample(4, {2})])
+    assert model.config._attn_implementation == before
 
 
 @pytest.mark.parametrize("training", [True, False])

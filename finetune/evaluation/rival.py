@@ -1,0 +1,72 @@
+"""The rival: another model that stands beside base and tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from finetune.backends.local.model import Dtype, Quantize, resolve_model
+from finetune.errors import RunError, UsageError
+from finetune.files import read_json
+from finetune.progress import Progress, silent
+from finetune.recipe import Recipe
+from finetune.runs import find_run
+
+
+class Rival(NamedTuple):
+    """Another model.
+
+    Attributes:
+        name: As it was asked for.
+        folder: Its base.
+        adapter: What was trained on it, None for a model as it is.
+        dtype: Numbers of its base.
+        quantize: How its base is held.
+    """
+
+    name: str
+    folder: Path
+    adapter: Path | None
+    dtype: Dtype
+    quantize: Quantize
+
+
+def find_rival(name: str, recipe: Recipe, runs: Path, *, progress: Progress = silent) -> Rival:
+    """Return the model that a name means: a run, an adapter's folder, or a model.
+
+    Args:
+        name: A run (see `runs.find_run`), a folder with an adapter for the recipe's own model, or
+            what a recipe's `model` may be.
+        recipe: That of the run it stands beside: it says how models are held.
+        runs: Where runs lie.
+        progress: Told while a model is built or fetched.
+
+    Raises:
+        UsageError: It means nothing.
+        RunError: The run has no adapter yet.
+    """
+    local = recipe.local
+    if (Path(name) / "adapter_config.json").is_file():
+        base = read_json(Path(name) / "adapter_config.json").get("base_model_name_or_path")
+        if base not in (None, "", recipe.model):
+            raise UsageError(
+                f"{name}: this adapter is not one for `{recipe.model}`, the run's own model",
+                hint="name the run that made it, or merge it into its model first",
+            )
+        folder = resolve_model(recipe.model, progress=progress)
+        return Rival(name, folder, Path(name), local.dtype, local.quantize)
+    try:
+        run = find_run(name, runs)
+    except UsageError as error:
+        try:
+            folder = resolve_model(name, progress=progress)
+        except UsageError:
+            if "begin so" in error.message:  # several runs are meant
+                raise error from None
+            raise
+        return Rival(name, folder, None, local.dtype, local.quantize)
+    if not run.adapter.is_dir():
+        raise RunError(f"{run.folder}: has no adapter to evaluate", hint="`finetune run` makes it")
+    own = run.recipe
+    folder = resolve_model(own.model, progress=progress)
+    return Rival(run.folder.name, folder, run.adapter, own.local.dtype, own.local.quantize)
