@@ -1,4 +1,7 @@
-"""Kills `prepare` at every file operation and fills its disk at many sizes, each in a fork.
+"""Kills `prepare` at every file operation and at random times, and fills its disk at many sizes.
+
+Each is done in a fork. `python tests/corpus/sweep.py RECIPE-AS-JSON FOLDER 200` kills it at 200
+random times; without a number at ten.
 
 After each, the same call must end with the bytes of an unbroken one, and before that nothing may
 stand under a final name but a whole dataset. Prints how many were killed and how many found the
@@ -8,10 +11,12 @@ disk full.
 from __future__ import annotations
 
 import os
+import random
 import resource
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 from finetune.corpus import Dataset, prepare
@@ -82,7 +87,21 @@ def check(folder: Path, *, clean: bool) -> None:
     shutil.rmtree(folder)
 
 
+def kill_after(seconds: float, folder: Path) -> int:
+    """Kill a fork that prepares; return how it ended."""
+    child = os.fork()
+    if child == 0:
+        prepare(recipe, folder=folder)
+        os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
 prepare(recipe, folder=root / "reference")
+started = time.perf_counter()  # the second time nothing is imported any more, as in a fork
+prepare(recipe, folder=root / "timed")
+whole = time.perf_counter() - started
 reference = bytes_of(root / "reference")
 killed = full = 0
 status = -1
@@ -95,4 +114,8 @@ for size in range(0, 40_000, 1500):
         break
     full += 1
     check(root / "full", clean=True)
-print(killed, full)
+rng, midway = random.Random(0), 0
+for _ in range(int(sys.argv[3]) if len(sys.argv) > 3 else 10):
+    midway += kill_after(rng.uniform(0, whole), root / "midway") == signal.SIGKILL
+    check(root / "midway", clean=False)
+print(killed, full, midway)
