@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ EXPORTERS: dict[str, str] = {
     "merged": "finetune.export.merged:write",
     "consolidated": "finetune.export.consolidated:write",
     "lora": "finetune.export.lora:write",
+    "gguf": "finetune.export.gguf:write",
+    "ollama": "finetune.export.ollama:write",
 }
 
 
@@ -42,7 +46,8 @@ def export(
         progress: Told about the work.
 
     Returns:
-        Figures about the result, such as how near it is to base and adapter; `bytes` written.
+        Figures about the result, such as how near it is to base and adapter; `bytes` written;
+        `command` where there is one that uses it.
 
     Raises:
         UsageError: Unknown form or option, the folder is there, the run has no adapter, or the
@@ -66,13 +71,23 @@ def export(
             f"{run.folder}: has no adapter: its state is `{run.state['state']}`",
             hint="`finetune run` on the same recipe goes on",
         )
+    with _whole(folder) as temporary:
+        facts: dict[str, Any] = write(run, temporary, progress=progress, **(options or {}))
+    if "command" in facts:
+        facts["command"] = facts["command"].format(folder=shlex.quote(str(folder)))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {**facts, "bytes": size}
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """Give a folder that gets its final name only when the block ends well."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # A folder of the final name inside a hidden one: files may name the folder they lie in.
     parent = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         temporary = parent / folder.name
         temporary.mkdir()
-        facts: dict[str, Any] = write(run, temporary, progress=progress, **(options or {}))
+        yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
                 sync_file(path)
@@ -80,5 +95,3 @@ def export(
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(parent, ignore_errors=True)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {**facts, "bytes": size}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune import records
-from finetune.backends.local.merge import compare
+from finetune.backends.local.merge import MIN_AGREEMENT, compare
 from finetune.backends.local.model import Dtype
 from finetune.errors import DataError
 from finetune.files import open_bytes, read_lines
@@ -24,6 +24,7 @@ def compare_with_run(
     folder: Path,
     *,
     load: Callable[[Path, Dtype], Any] | None = None,
+    min_agreement: float = MIN_AGREEMENT,
     progress: Progress,
 ) -> dict[str, Any]:
     """Return how near a folder's model is to base and adapter.
@@ -33,6 +34,7 @@ def compare_with_run(
         base: Its base.
         folder: What was written.
         load: Gives the model in the folder, where it is not in transformers' layout.
+        min_agreement: Least share of equal next tokens.
         progress: Told about the work.
 
     Returns:
@@ -42,7 +44,9 @@ def compare_with_run(
         TrainingError: They are further apart than rounding explains.
     """
     progress("compare", 0)
-    return compare(base, run.adapter, folder, _read_prompts(run, base), load=load)._asdict()
+    prompts = _read_prompts(run, base)
+    found = compare(base, run.adapter, folder, prompts, load=load, min_agreement=min_agreement)
+    return found._asdict()
 
 
 def _read_prompts(run: Run, base: Path) -> list[list[int]]:

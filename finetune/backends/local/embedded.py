@@ -62,7 +62,7 @@ def _build(folder: Path, progress: Progress) -> None:
     gguf_file = embedded.find_gguf()
     vocabulary = embedded.read_vocabulary(gguf_file)
     progress("build model", 1, 3)
-    original = _read_gguf(gguf_file)
+    original = load_gguf(gguf_file)
     progress("build model", 2, 3)
     source = original.config
     config = MistralConfig(
@@ -96,7 +96,13 @@ def _build(folder: Path, progress: Progress) -> None:
     progress("build model", 3, 3)
 
 
-def _read_gguf(path: Path) -> Any:
+def load_gguf(path: Path, dtype: str = "bfloat16") -> Any:
+    """Return the model in a GGUF file of the Llama family, as transformers reads it.
+
+    Args:
+        path: The file; what is quantized in it is dequantized.
+        dtype: Numbers to hold it in.
+    """
     import torch
     from transformers import GgufConfig, LlamaForCausalLM
 
@@ -104,7 +110,7 @@ def _read_gguf(path: Path) -> Any:
         return LlamaForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
-            dtype=torch.bfloat16,
+            dtype=getattr(torch, dtype),
             quantization_config=GgufConfig(dequantize=True),
             local_files_only=True,
         ).eval()

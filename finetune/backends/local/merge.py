@@ -79,6 +79,7 @@ def compare(
     prompts: Sequence[Sequence[int]],
     *,
     load: Callable[[Path, Dtype], Any] | None = None,
+    min_agreement: float = MIN_AGREEMENT,
 ) -> Parity:
     """Return how near what was written is to base plus adapter, on some prompts.
 
@@ -88,6 +89,7 @@ def compare(
         merged: What was written: a merged checkpoint, or what `load` reads.
         prompts: Ids to compare next-token distributions on; not empty.
         load: Gives the model in `merged`, in given numbers.
+        min_agreement: Least share of positions with the same most likely token.
 
     Raises:
         TrainingError: They are further apart than rounding explains.
@@ -106,10 +108,10 @@ def compare(
         same += int((ours.argmax(dim=1) == theirs.argmax(dim=1)).sum().item())
         positions += len(prompt)
     parity = Parity(total / positions, same / positions, positions)
-    if not (parity.kl <= MAX_KL and parity.agreement >= MIN_AGREEMENT):
+    if not (parity.kl <= MAX_KL and parity.agreement >= min_agreement):
         raise TrainingError(
             f"what was written differs from base and adapter: KL {parity.kl:.3g} nats (at most"
-            f" {MAX_KL}), same next token {parity.agreement:.1%} (at least {MIN_AGREEMENT:.0%})",
+            f" {MAX_KL}), same next token {parity.agreement:.1%} (at least {min_agreement:.0%})",
             hint="serve the adapter on its base instead",
         )
     return parity
