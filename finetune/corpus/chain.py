@@ -171,7 +171,8 @@ class Work:
         converter = CONVERTERS[reader.detection.format]
         self._convert, self._unused = converter.convert, converter.unused
         self._checker = chain.checker(reader.detection.kind)
-        self._used = keys_of(reader.detection)
+        used = keys_of(reader.detection)
+        self._used = used and used | {*reader.known}  # none: all of them
         self._shapes: Counter[tuple[str, ...]] = Counter()
         self._account = Account()
         self._made: list[Made] = []
