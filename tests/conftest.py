@@ -10,8 +10,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# `--hypothesis-profile=deep`, for the parts that read what people give us
+# `--hypothesis-profile=deep` is for the parts that read what people give us.
+# No deadlines: a loaded machine is slow, which is no fault.
+hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.register_profile("deep", max_examples=10_000, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 

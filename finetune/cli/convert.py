@@ -181,9 +181,10 @@ def _tell(
         back = f"convert {shlex.quote(output)} --from {target} -o back.jsonl"
         validate = f"validate {shlex.quote(output)}"
         console.next(f"finetune {validate if target == 'laplateforme' else back}")
-    if account.lost_rows:
+    if account.lost_rows or done.unread:
+        unread = f" {plural(done.unread, 'file')} not read;" if done.unread else ""
         raise DataError(
-            f"{plural(account.lost_rows, 'row')} of {account.rows['read']:,} rejected;"
+            f"{plural(account.lost_rows, 'row')} of {account.rows['read']:,} rejected;{unread}"
             f" {written} written",
             hint=f"`finetune explain {next(iter(left_out))}` says more",
         )

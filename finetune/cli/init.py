@@ -101,14 +101,14 @@ def look(path: Path, reading: Reading) -> dict[str, Any]:
     from finetune.corpus import convert_files, find_files
 
     files = find_files(path)[0]
-    account, facts = convert_files(
+    account, facts, _ = convert_files(
         ((file.name, file.open()) for file in files),
         lambda _: None,
         reading,
         target=find_target("platform"),
         reject=lambda _: None,
     )
-    found = facts[files[0].name]
+    found = next(iter(facts.values()))
     found["columns"] = {part: name for part, name in found["columns"].items() if part != name}
     return {
         "path": str(path),

@@ -257,10 +257,12 @@ class Converted(NamedTuple):
     Attributes:
         account: What became of the rows and records.
         files: Name → how it was read.
+        unread: How many files were empty or could not be read at all.
     """
 
     account: Account
     files: dict[str, dict[str, Any]]
+    unread: int = 0
 
 
 def convert_files(
@@ -287,19 +289,24 @@ def convert_files(
         progress: Told about the rows read.
 
     Raises:
-        DataError: A file is empty or cannot be read at all.
+        DataError: Every file is empty or cannot be read at all.
         UsageError: A format is not known, or the files give records of two kinds, or of one that
             the format to write does not have.
         RunError: A worker died.
     """
     account, facts, across = Account(), {}, Across(target)
+    unread: list[DataError] = []
     kinds = find_outward(to).kinds
 
     def tasks() -> Iterator[tuple[str, Task]]:
         kind = reading.kind
         for name, stream in files:
             with stream:
-                conversion = Conversion(stream, name, reading._replace(kind=kind))
+                try:
+                    conversion = Conversion(stream, name, reading._replace(kind=kind))
+                except DataError as error:  # the other files are none the worse for it
+                    unread.append(error)
+                    continue
                 facts[name] = conversion.facts()
                 kind = conversion.detection.kind
                 if kind not in kinds:
@@ -318,5 +325,10 @@ def convert_files(
             for loss in losses:
                 reject(loss.finding)
             progress("convert", account.rows["read"])
+    if unread and not facts:
+        raise unread[0]
+    for error in unread:
+        fault = Fault(error.rule or "json", "", error.fact)
+        reject(finding_at(str(error.file), error.line or 0, fault))
     account.close()
-    return Converted(account, facts)
+    return Converted(account, facts, len(unread))

@@ -262,3 +262,16 @@ def test_convert_refuses_a_kind_that_the_format_to_write_does_not_have(run, tmp_
     assert done.returncode == 2
     assert "the format `openai` holds no classifier records" in done.stderr.decode()
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_file_that_cannot_be_read_costs_only_itself(run, tmp_path):
+    (tmp_path / "a.csv").write_text("question,answer\nQ,A\n")
+    (tmp_path / "b.csv").touch()
+    (tmp_path / "c.jsonl").write_text("}\n")
+    done = run("convert", "a.csv", "b.csv", "c.jsonl", "-o", "out.jsonl")
+
+    assert done.returncode == 3
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    assert b"b.csv: the file is empty  [empty-file]" in done.stderr
+    assert b"c.jsonl:1: " in done.stderr
+    assert b"0 rows of 1 rejected; 2 files not read; 1 record written" in done.stderr
