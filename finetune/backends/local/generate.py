@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from finetune.errors import TrainingError
 from finetune.progress import Progress, silent
 
 
@@ -15,12 +16,13 @@ def generate(
     eos_id: int,
     pad_id: int,
     max_new_tokens: int = 512,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 16384,
     progress: Progress = silent,
 ) -> list[list[int]]:
     """Return the most likely continuation of each prompt, token by token.
 
-    Prompts of like length are answered together; a row that has ended leaves its batch.
+    Prompts of like length are answered together; a row that has ended leaves its batch. Where the
+    device has not the memory for a batch, smaller ones are made from there on.
 
     Args:
         model: A causal language model, with an adapter or not.
@@ -33,7 +35,12 @@ def generate(
 
     Returns:
         New ids of each prompt, in the given order.
+
+    Raises:
+        TrainingError: The device has not the memory for a single prompt.
     """
+    import torch
+
     answers: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     done = 0
@@ -42,12 +49,32 @@ def generate(
         longest = len(prompts[order[done]]) + max_new_tokens
         rows = order[done : done + max(1, batch_tokens // longest)]
         batch = [prompts[row] for row in rows]
-        texts = _continue(model, batch, eos_id=eos_id, pad_id=pad_id, limit=max_new_tokens)
+        try:
+            texts = _continue(model, batch, eos_id=eos_id, pad_id=pad_id, limit=max_new_tokens)
+        except torch.OutOfMemoryError:
+            texts = []
+        if not texts:  # outside of the handler, which holds on to what is to be freed
+            batch_tokens = _shrink(len(rows), longest)
+            continue
         for row, text in zip(rows, texts, strict=True):
             answers[row] = text
         done += len(rows)
         progress("generate", done, len(order))
     return answers
+
+
+def _shrink(rows: int, longest: int) -> int:
+    """Return the `batch_tokens` of half as many rows."""
+    import torch
+
+    if rows == 1:
+        raise TrainingError(
+            f"generation: {longest:,} tokens do not fit into the device's memory",
+            hint="lower `evaluation.max_new_tokens`, or set `local.quantize: 4bit`",
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return rows // 2 * longest
 
 
 def _continue(

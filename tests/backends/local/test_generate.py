@@ -4,6 +4,7 @@ import pytest
 
 from finetune.backends.local.generate import generate
 from finetune.backends.local.model import load_adapter, load_model
+from finetune.errors import TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,40 @@ def test_the_base_answers_when_the_adapter_is_off(tuned, prompts, tiny_base):
     with tuned.disable_adapter():
         assert generate(tuned, prompts, eos_id=2, pad_id=11, max_new_tokens=6) == expected
     assert generate(tuned, prompts, eos_id=2, pad_id=11, max_new_tokens=6) != expected
+
+
+def short_of_memory(model, most):
+    """The model on a device that has the memory for so many rows and no more."""
+    import torch
+
+    sizes = []
+
+    class Short(torch.nn.Module):
+        config = model.config
+
+        def get_input_embeddings(self):
+            return model.get_input_embeddings()
+
+        def forward(self, **given):
+            sizes.append(len(given["input_ids"]))
+            if sizes[-1] > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return model(**given)
+
+    return Short(), sizes
+
+
+def test_without_memory_for_a_batch_smaller_ones_are_made(tuned, prompts):
+    expected = generate(tuned, prompts, eos_id=-1, pad_id=11, max_new_tokens=4)
+    model, sizes = short_of_memory(tuned, 5)
+    assert generate(model, prompts, eos_id=-1, pad_id=11, max_new_tokens=4) == expected
+    assert [size for size in sizes if size > 5][:3] == [24, 12, 6]
+
+
+def test_without_memory_for_one_prompt_it_says_so(tuned, prompts):
+    model, _ = short_of_memory(tuned, 0)
+    with pytest.raises(TrainingError, match="do not fit into the device's memory"):
+        generate(model, prompts, eos_id=-1, pad_id=11, max_new_tokens=4)
 
 
 def test_no_prompts_no_answers(tuned):
