@@ -133,7 +133,8 @@ def _measures(run: Run) -> str:
         for name, measure in tuned.items()
     ]
     head = f"On {plural(evaluation['records'], 'record')} kept from training, with 95 % intervals:"
-    return "\n".join([head, "", "| measure | base | tuned |", "|---|---|---|", *rows])
+    note = ["", evaluation["note"]] if evaluation.get("note") else []
+    return "\n".join([head, "", "| measure | base | tuned |", "|---|---|---|", *rows, *note])
 
 
 def _figure(measure: Mapping[str, Any] | None) -> str:

@@ -79,6 +79,21 @@ def test_seq_len_above_the_context_exits_2_before_the_data_are_read(finetune, re
     assert "above the context" in done.stderr
 
 
+JUDGE = "evaluation.judge={url: 'https://judge.example/v1', model: judge-1, limit: 7}"
+
+
+def test_plan_says_what_a_judge_would_see(finetune, recipe):
+    done = finetune("plan", recipe, "-s", JUDGE, "-s", "egress.personal_data=any")
+    assert done.returncode == 0, done.stderr
+    assert "up to 7 held-out records and the answers to them go to judge.example" in done.stdout
+
+
+def test_a_judge_that_may_not_see_the_data_exits_2(finetune, recipe):
+    done = finetune("plan", recipe, "-s", JUDGE)
+    assert done.returncode == 2
+    assert "records would go to `judge.example`, personal data were not looked for" in done.stderr
+
+
 def test_models_lists_the_catalog_and_shows_one(finetune):
     assert "ministral-3-8b" in finetune("models", "-q").stdout.splitlines()
     shown = json.loads(finetune("models", "ministral-8b-2410", "--json").stdout)
