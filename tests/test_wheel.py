@@ -44,7 +44,7 @@ def test_wheel_holds_recipes_and_schemas(wheel):
         tracked = run("git", "ls-files", folder, cwd=ROOT).splitlines()
         assert tracked
         assert {f"finetune/shipped/{name}" for name in tracked} <= names
-    assert "finetune/py.typed" in names
+    assert {"finetune/py.typed", "finetune/evaluation/general.jsonl"} <= names
     assert not any(name.startswith(("tests/", "scripts/", "docs/")) for name in names)
 
 

@@ -320,3 +320,47 @@ def test_the_command_prints_what_it_writes(make_run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"against {run.adapter}" in done.stdout
     assert "general_loss" in done.stdout
+
+
+def test_documents_have_a_loss_and_a_middle_to_fill_in(model, tmp_path, check_document):
+    rows = [
+        {"text": f"def add_{n}(a, b):\n    total = a + b + {n}\n    return total\n"}
+        for n in range(20)
+    ]
+    (tmp_path / "code.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "code.yaml").write_text(
+        f"model: {model}\nmethod: pretrain\n"
+        "data: {train: [{path: code.jsonl}], validation: 0.2}\n"
+        "training: {fim_ratio: 0.5}\nevaluation: {data: 0.3, max_new_tokens: 4}\n"
+        "local: {dtype: float32}\n"
+    )
+    recipe = load_recipe(tmp_path / "code.yaml")
+    dataset = prepare(recipe, folder=tmp_path / "datasets")
+    run = Run.create(
+        tmp_path / "runs" / "code-1", recipe, identity="0" * 16,
+        dataset=dataset.folder, dataset_digest=dataset.digest,
+    )  # fmt: skip
+    adapt(model, changed=True).save_pretrained(run.adapter)
+    measures = evaluate(run)
+    check_document("files/evaluation", measures)
+    assert measures["tuned"]["general_loss"] != measures["base"]["general_loss"]
+    assert measures["tuned"]["exact_match"]["value"] == 0
+    lines = (run.folder / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == measures["records"] > 2
+    held_out = dataset.evaluation.read_text().splitlines()
+    for line in map(json.loads, lines):
+        assert line["reference"].strip() in json.loads(held_out[line["record"] - 1])["text"]
+
+
+@pytest.mark.heavy
+def test_a_run_whose_judge_fails_is_done_and_says_so(make_run, tmp_path):
+    with serve(opinion(longer)) as (url, _):
+        pass
+    make_run(adapter=False, more=f", judge: {{url: '{url}', model: judge-1}}")
+    recipe = load_recipe(tmp_path / "sums.yaml", ["training.steps=3", "training.learning_rate=0.1"])
+    run = pipeline.run(recipe, folder=tmp_path / "runs", datasets=tmp_path / "datasets")
+    assert run.state["state"] == "done"
+    measures = run.evaluation()
+    assert measures["tuned"]["loss"]["value"] > 0
+    assert "cannot be reached" in measures["judge"]["error"]
+    assert (run.folder / "report.html").is_file()

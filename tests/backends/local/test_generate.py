@@ -116,3 +116,26 @@ def test_the_embedded_model_answers_in_bfloat16(embedded_model):
     )
     assert tokenizer.decode(answers[0]).startswith(" Paris")
     assert tokenizer.decode(answers[1]).startswith(" five")
+
+
+@pytest.mark.heavy
+def test_the_embedded_model_answers_and_scores_alike_alone_and_together(embedded_model):
+    from finetune.backends.local.score import score
+    from finetune.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(embedded_model)
+    model = load_model(embedded_model, dtype="float32")
+    texts = (
+        "The capital of France is",
+        "One, two, three, four,",
+        "Dear customer, thank you for your letter of last week. We are sorry to hear that your",
+        "def add(a, b):",
+    )
+    prompts = [[tokenizer.bos_id, *tokenizer.text_ids(text)] for text in texts]
+    ends = {"eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id, "max_new_tokens": 8}
+    assert generate(model, prompts, **ends) == generate(model, prompts, batch_tokens=1, **ends)
+    samples = [tokenizer.encode_text(text) for text in texts]
+    alone = [score(model, [sample])[0] for sample in samples]
+    for (loss, count), (other, same) in zip(score(model, samples), alone, strict=True):
+        assert count == same
+        assert loss / count == pytest.approx(other / same, abs=1e-5)
