@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -22,9 +24,12 @@ from finetune.text import did_you_mean
 EXPORTERS: dict[str, str] = {
     "merged": "finetune.export.merged:write",
     "consolidated": "finetune.export.consolidated:write",
+    "adapter": "finetune.export.adapter:write",
     "lora": "finetune.export.lora:write",
     "gguf": "finetune.export.gguf:write",
     "ollama": "finetune.export.ollama:write",
+    "vllm": "finetune.export.vllm:write",
+    "hub": "finetune.export.hub:write",
 }
 
 
@@ -93,5 +98,12 @@ def _whole(folder: Path) -> Iterator[Path]:
                 sync_file(path)
         temporary.rename(folder)
         sync_folder(folder.parent)
+    except Exception as error:
+        # safetensors tells the system's error in its text alone.
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None or type(error).__name__ != "SafetensorError":
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(folder)) from None
     finally:
         shutil.rmtree(parent, ignore_errors=True)

@@ -6,6 +6,8 @@ models as. Vocabulary and merges come from the gguf package, which reads Mistral
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -69,12 +71,7 @@ def write(
     _describe_shape(writer, config)
     _describe_tokenizer(writer, base, config["vocab_size"])
     _add_tensors(writer, Weights(base, run.adapter), config, chosen, progress)
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    finally:
-        writer.close()
+    _save(writer, path)
     facts = parity.compare_with_run(
         run,
         base,
@@ -191,6 +188,20 @@ def _add_tensors(
         else:
             data = _quantize(rows, kind, name)
             writer.add_tensor(f"{place}.weight", data, raw_dtype=kind)
+
+
+def _save(writer: GGUFWriter, path: Path) -> None:
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # numpy says only how much of an array it could write.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+    finally:
+        writer.close()
 
 
 def _quantize(rows: torch.Tensor, kind: Any, name: str) -> np.ndarray[Any, Any]:

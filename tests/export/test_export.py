@@ -1,7 +1,9 @@
 """A run of the embedded model: talk with it, write it merged."""
 
+import errno
 import importlib
 import json
+import resource
 import subprocess
 import sys
 
@@ -75,6 +77,8 @@ def test_what_cannot_be_exported(untrained, tmp_path):
     assert caught.value.hint == "did you mean `merged`?"
     with pytest.raises(UsageError, match="is there already"):
         export(untrained, tmp_path, to="merged")
+    with pytest.raises(UsageError, match="merged: this form has no option `numbers`"):
+        export(untrained, tmp_path / "out", to="merged", options={"numbers": "f16"})
 
 
 @pytest.mark.parametrize("command", [["chat"], ["export", "--to", "merged", "-o", "x"]])
@@ -123,3 +127,20 @@ def test_chat_answers_one_prompt(trained):
     assert message["content"]
     piped = CliRunner().invoke(finetune, arguments, input=question + "\n", catch_exceptions=False)
     assert json.loads(piped.stdout)["message"] == message
+
+
+LIMITS = {"merged": 65536, "consolidated": 65536, "gguf": 65536, "lora": 30000, "adapter": 4096}
+
+
+@pytest.mark.parametrize("form", LIMITS)
+def test_a_full_disk_leaves_nothing(run, tmp_path, form):
+    """A limit to the size of files stands for the disk; the weights are larger."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMITS[form], old[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large|No space left") as caught:
+            export(run, tmp_path / "out", to=form)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert caught.value.errno in (errno.EFBIG, errno.ENOSPC)
+    assert not list(tmp_path.glob("*out*"))
