@@ -62,7 +62,8 @@ def write(
     base = resolve_model(run.recipe.model, progress=progress)
     config = read_json(base / "config.json")
     native.require_plain(base, config, ("mistral", "llama"), "GGUF as written here")
-    chosen = _OWN[config.get("dtype") or "bfloat16"] if numbers == "auto" else numbers
+    own = _OWN.get(config.get("dtype") or config.get("torch_dtype"), "bf16")
+    chosen = own if numbers == "auto" else numbers
     path = folder / f"{slug(run.state['name'])}.{chosen}.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(run.state["name"])

@@ -71,6 +71,21 @@ def change(base, folder, **changes):
     return other
 
 
+def test_configs_of_older_models_are_read(run, base, tmp_path):
+    """Those published before 2025 have `torch_dtype`, and `rope_theta` beside `rope_scaling`."""
+    config = json.loads((base / "config.json").read_text())
+    theta = config.pop("rope_parameters")["rope_theta"]
+    old = {"torch_dtype": config.pop("dtype"), "rope_theta": theta, "rope_scaling": None}
+    other = change(base, tmp_path / "other")
+    (other / "config.json").write_text(json.dumps(config | old))
+    (tmp_path / "another").mkdir()
+    another = make_run(tmp_path / "another", other, run.adapter)
+    for form in ("gguf", "consolidated"):
+        facts = export(another, tmp_path / form, to=form)
+        assert facts["kl"] == pytest.approx(0, abs=1e-6)
+    assert list(tmp_path.glob("gguf/*.f32.gguf"))
+
+
 @pytest.mark.parametrize(
     ("changes", "numbers", "message"),
     [
