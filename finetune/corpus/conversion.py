@@ -294,30 +294,12 @@ def convert_files(
             the format to write does not have.
         RunError: A worker died.
     """
-    account, facts, across = Account(), {}, Across(target)
+    account, across = Account(), Across(target)
+    facts: dict[str, dict[str, Any]] = {}
     unread: list[DataError] = []
-    kinds = find_outward(to).kinds
-
-    def tasks() -> Iterator[tuple[str, Task]]:
-        kind = reading.kind
-        for name, stream in files:
-            with stream:
-                try:
-                    conversion = Conversion(stream, name, reading._replace(kind=kind))
-                except DataError as error:  # the other files are none the worse for it
-                    unread.append(error)
-                    continue
-                facts[name] = conversion.facts()
-                kind = conversion.detection.kind
-                if kind not in kinds:
-                    raise UsageError(
-                        f"the format `{to}` holds no {kind} records",
-                        hint=f"it holds {' and '.join(kinds)} records",
-                    )
-                yield from ((name, task) for task in conversion.tasks())
-
+    tasks = _tasks(files, reading, to, facts, unread)
     with Workers(Steps(target, to), workers) as pool:
-        for name, outcome in pool.run(tasks()):
+        for name, outcome in pool.run(tasks):
             done, records, losses = across.check(outcome, name)
             write(b"".join([made.line + b"\n" for made in records]))
             done.records["written"] += len(records)
@@ -332,3 +314,29 @@ def convert_files(
         reject(finding_at(str(error.file), error.line or 0, fault))
     account.close()
     return Converted(account, facts, len(unread))
+
+
+def _tasks(
+    files: Iterable[tuple[str, io.BufferedIOBase]],
+    reading: Reading,
+    to: str,
+    facts: dict[str, dict[str, Any]],
+    unread: list[DataError],
+) -> Iterator[tuple[str, Task]]:
+    """Yield the rows of all files; note how each was read, or why it could not be."""
+    kind, kinds = reading.kind, find_outward(to).kinds
+    for name, stream in files:
+        with stream:
+            try:
+                conversion = Conversion(stream, name, reading._replace(kind=kind))
+            except DataError as error:  # the other files are none the worse for it
+                unread.append(error)
+                continue
+            facts[name] = conversion.facts()
+            kind = conversion.detection.kind
+            if kind not in kinds:
+                raise UsageError(
+                    f"the format `{to}` holds no {kind} records",
+                    hint=f"it holds {' and '.join(kinds)} records",
+                )
+            yield from ((name, task) for task in conversion.tasks())

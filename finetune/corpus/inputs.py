@@ -112,7 +112,7 @@ def describe(recipe: Recipe, inputs: list[Input], steps: Steps) -> dict[str, Any
         "inputs": [
             {
                 "name": one.name,
-                "split": one.side.name.lower(),
+                "side": one.side.name.lower(),
                 **one.source.model_dump(mode="json", exclude={"path"}),
                 **_describe_windows(one.source, recipe.model),
                 "files": [
