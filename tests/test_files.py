@@ -167,3 +167,16 @@ def test_a_lock_names_its_holder_and_is_free_after_a_kill(tmp_path):
 
 def test_the_examples_hold():
     assert doctest.testmod(files).failed == 0
+
+
+def test_pipe_is_written_to_and_stays_a_pipe(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with files.AtomicFile(path) as file:
+        file.write(b"data")
+
+    assert os.read(reader, 10) == b"data"
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+    os.close(reader)

@@ -117,6 +117,7 @@ class AtomicFile:
 
     Writes go to a hidden file beside `path`; leaving the block without an exception syncs and
     renames it, leaving it with one removes it. `sha256` and `size` describe what was written.
+    A device or a pipe, such as `/dev/null`, is written to as it is: renaming would take its place.
 
     Args:
         path: The final name; its folder is made.
@@ -126,7 +127,9 @@ class AtomicFile:
         self.path = path
         self.size = 0
         self._hash = hashlib.sha256()
-        self._temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        self._is_file = not path.exists() or path.is_file() or path.is_dir()
+        beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        self._temporary = beside if self._is_file else path
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,14 +154,15 @@ class AtomicFile:
         try:
             if kind is None:
                 self._file.flush()
-                os.fsync(self._file.fileno())
+                if self._is_file:
+                    os.fsync(self._file.fileno())
                 whole = True
         finally:
             with contextlib.suppress(OSError):  # closing flushes again
                 self._file.close()
-            if not whole:
+            if not whole and self._is_file:
                 self._temporary.unlink(missing_ok=True)
-        if whole:
+        if whole and self._is_file:
             self._temporary.replace(self.path)
             sync_folder(self.path.parent)
 
