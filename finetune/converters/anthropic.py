@@ -32,8 +32,8 @@ from finetune.converters.reading import (
     LeftOut,
     as_object,
     decoded,
+    objects_in,
     text_at,
-    type_name,
     unknown_role,
 )
 from finetune.records import (
@@ -166,14 +166,7 @@ def add_messages(
     Raises:
         ConvertError: One is not a message.
     """
-    values = decoded(values, path, "type")
-    if not isinstance(values, list):
-        rule = "missing-key" if values is None else "type"
-        fact = "nothing" if values is None else type_name(values)
-        raise ConvertError(f"expected a list, got {fact}", path=path, rule=rule)
-    for number, value in enumerate(values):
-        place = f"{path}[{number}]"
-        message = as_object(value, place)
+    for place, message in objects_in(values, path):
         name = text_at(message, "role", place)
         role = roles.get(name) or ROLES.get(name)
         content = message.get("content")

@@ -40,6 +40,7 @@ from finetune.converters.reading import (
     Detection,
     as_object,
     decoded,
+    objects_in,
     optional_text,
     text_at,
     type_name,
@@ -235,14 +236,7 @@ def add_messages(
     Raises:
         ConvertError: One is not a message.
     """
-    values = decoded(values, path, "type")
-    if not isinstance(values, list):
-        rule = "missing-key" if values is None else "type"
-        fact = "nothing" if values is None else type_name(values)
-        raise ConvertError(f"expected a list, got {fact}", path=path, rule=rule)
-    for number, value in enumerate(values):
-        place = f"{path}[{number}]"
-        message = as_object(value, place)
+    for place, message in objects_in(values, path):
         name = message.get("role")
         role = (roles.get(name) or ROLES.get(name)) if isinstance(name, str) else None
         if role == "assistant":

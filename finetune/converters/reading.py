@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -252,6 +252,26 @@ def optional_text(value: dict[str, Any], key: str, path: str | None = None) -> s
         ConvertError: It is something else.
     """
     return "" if value.get(key) is None else text_at(value, key, path)
+
+
+def objects_in(values: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield place and value of each object in a list, or in the JSON text of one.
+
+    Args:
+        values: The list.
+        path: Where it stands, for errors.
+
+    Raises:
+        ConvertError: It is no list, or holds something else.
+    """
+    values = decoded(values, path, "type")
+    if not isinstance(values, list):
+        rule = "missing-key" if values is None else "type"
+        fact = "nothing" if values is None else type_name(values)
+        raise ConvertError(f"expected a list, got {fact}", path=path, rule=rule)
+    for number, value in enumerate(values):
+        place = f"{path}[{number}]"
+        yield place, as_object(value, place)
 
 
 def _typed_at(value: dict[str, Any], key: str, path: str | None, kind: type, wanted: str) -> Any:

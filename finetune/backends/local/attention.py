@@ -6,6 +6,8 @@ The samples' borders come in transformers' own argument for them, `cu_seq_lens_q
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,6 +22,17 @@ def register() -> str:
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, no_mask)
     return NAME
+
+
+@contextlib.contextmanager
+def attend_within(model: Any) -> Iterator[None]:
+    """Let a model attend within samples alone; afterwards it attends as before."""
+    before = model.config.get_text_config()._attn_implementation  # noqa: SLF001 (no other name)
+    model.set_attn_implementation(register())
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def no_mask(*_args: object, **_kwargs: object) -> None:

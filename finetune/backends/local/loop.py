@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.backends.local import checkpoints
 from finetune.backends.local.quiet import quiet
-from finetune.backends.local.samples import Packed, collate, count_items
+from finetune.backends.local.samples import Packed, collate, count_items, fill_rows
 from finetune.errors import FinetuneError, Interrupted, RunError
 from finetune.progress import Progress, silent
 from finetune.text import size
@@ -98,17 +98,13 @@ def fit(
 @contextlib.contextmanager
 def _packed(model: Any, *, again: bool) -> Iterator[None]:
     """Let the model attend within samples, and with `again` hold no activations."""
-    from finetune.backends.local.attention import register
+    from finetune.backends.local.attention import attend_within
 
-    before = model.config.get_text_config()._attn_implementation  # noqa: SLF001 (no other name)
-    model.set_attn_implementation(register())
-    if again:
-        model.enable_input_require_grads()
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    try:
+    with attend_within(model):
+        if again:
+            model.enable_input_require_grads()
+            model.activation_checkpointing_enable({"use_reentrant": False})
         yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def measure_loss(model: Any, samples: Sequence[Packed]) -> float:
@@ -128,7 +124,7 @@ def measure_loss(model: Any, samples: Sequence[Packed]) -> float:
     model.eval()
     total = 0.0
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=_is_half(model)):
-        for group in _rows(samples, _VALIDATION_TOKENS):
+        for group in fill_rows(samples, _VALIDATION_TOKENS):
             batch = {
                 key: value.to(device) if isinstance(value, torch.Tensor) else value
                 for key, value in collate(group).items()
@@ -136,19 +132,6 @@ def measure_loss(model: Any, samples: Sequence[Packed]) -> float:
             total += packed_loss(model, batch).item()
     model.train(training)
     return total / count_items(samples)
-
-
-def _rows(samples: Sequence[Packed], limit: int) -> Iterator[list[Packed]]:
-    row: list[Packed] = []
-    tokens = 0
-    for sample in samples:
-        if row and tokens + len(sample.input_ids) > limit:
-            yield row
-            row, tokens = [], 0
-        row.append(sample)
-        tokens += len(sample.input_ids)
-    if row:
-        yield row
 
 
 def _is_half(model: Any) -> bool:

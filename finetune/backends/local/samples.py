@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -132,6 +132,20 @@ def pack(sample: Sample) -> Packed:
         weights = array("f", [sample.weights[place + 1] for place in rows])
     targets = array("i", [labels[place + 1] for place in rows])
     return Packed(array("i", sample.input_ids), array("i", rows), targets, weights)
+
+
+def fill_rows(samples: Sequence[Packed], limit: int) -> Iterator[list[Packed]]:
+    """Yield samples in order, as many at a time as have `limit` tokens together, or one."""
+    row: list[Packed] = []
+    tokens = 0
+    for sample in samples:
+        if row and tokens + len(sample.input_ids) > limit:
+            yield row
+            row, tokens = [], 0
+        row.append(sample)
+        tokens += len(sample.input_ids)
+    if row:
+        yield row
 
 
 def collate(samples: Sequence[Packed]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def score(
     """
     import torch
 
-    from finetune.backends.local.samples import pack
+    from finetune.backends.local.samples import fill_rows, pack
 
     training = model.training
     model.eval()
@@ -41,7 +41,7 @@ def score(
     packed = [pack(sample) for sample in samples]
     progress("score", 0, len(packed))
     with torch.inference_mode(), _attention(model) as together:
-        for row in _rows(packed, _ROW_TOKENS if together else 0):
+        for row in fill_rows(packed, _ROW_TOKENS if together else 0):
             scores += _score_row(model, row, together=together)
             progress("score", len(scores), len(packed))
     model.train(training)
@@ -54,27 +54,10 @@ def _attention(model: Any) -> Iterator[bool]:
     if not getattr(model, "_supports_attention_backend", False):
         yield False
         return
-    from finetune.backends.local.attention import register
+    from finetune.backends.local.attention import attend_within
 
-    before = model.config.get_text_config()._attn_implementation  # noqa: SLF001 (no other name)
-    model.set_attn_implementation(register())
-    try:
+    with attend_within(model):
         yield True
-    finally:
-        model.set_attn_implementation(before)
-
-
-def _rows(samples: Sequence[Packed], limit: int) -> Iterator[list[Packed]]:
-    row: list[Packed] = []
-    tokens = 0
-    for sample in samples:
-        if row and tokens + len(sample.input_ids) > limit:
-            yield row
-            row, tokens = [], 0
-        row.append(sample)
-        tokens += len(sample.input_ids)
-    if row:
-        yield row
 
 
 def _score_row(
