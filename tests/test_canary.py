@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -27,7 +28,7 @@ data:
   privacy: "pseudonymize"
   max_rejected: 1
 training: {steps: 2, seq_len: 2048}
-evaluation: {data: 0.1, limit: 2, max_new_tokens: 8}
+evaluation: {data: 0.1, limit: 2, max_new_tokens: 8, forgetting: false}
 local: {batch_tokens: 600, threads: 1}
 """
 
@@ -98,7 +99,7 @@ def show_leaks(place, said):
             assert "canari" not in path.name.lower()
     leaks = []
     for where, text in texts.items():
-        unescaped = text.encode().decode("unicode_escape", errors="replace")
+        unescaped = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), text)
         folded = unicodedata.normalize("NFC", text + unescaped).lower()
         for one in (folded, folded.replace(" ", "").replace("\u00a0", "")):
             places = [(trace, one.find(trace)) for trace in TRACES]
