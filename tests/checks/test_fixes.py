@@ -177,6 +177,14 @@ def test_a_record_is_repaired_as_its_line_is(name, broken, expected):
             "close-json",
             tools(user(), calls(call(arguments='{"m": "1"')), declared=[tool("find", NUMBER)]),
         ),
+        (
+            "close-json",
+            tools(
+                user(),
+                calls(call(arguments='{"n": "1"')),
+                declared=[tool("find", {"required": [[]]})],
+            ),
+        ),
         ("arguments-text", CASES["arguments"][3]),  # Python's notation of a dict
         ("strip-template", chat(user("a [/INST] b [INST] c"), assistant())),
         ("strip-template", chat(user("[INST]"), assistant())),

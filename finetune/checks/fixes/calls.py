@@ -114,7 +114,7 @@ def declare_tools(value: Value) -> None:
     tools = value.get("tools", [])
     if "labels" in value or not isinstance(tools, list):
         return
-    known = {name for tool in tools if (name := _function(tool).get("name")) is not None}
+    known = {name for tool in tools if isinstance(name := _function(tool).get("name"), str)}
     seen: dict[str, dict[str, set[str]]] = {}
     for message in messages_of(value):
         for call in calls_of(message):
@@ -164,18 +164,25 @@ def close_json(value: Value) -> None:
     """
     tools = value.get("tools")
     required = {
-        _function(tool).get("name"): _function(tool).get("parameters", {})
+        str(_function(tool).get("name")): _function(tool).get("parameters", {})
         for tool in (tools if isinstance(tools, list) else [])
     }
     for message in messages_of(value):
         for call in calls_of(message):
             function = _function(call)
-            parameters, arguments = required.get(function.get("name")), function.get("arguments")
+            parameters, arguments = (
+                required.get(str(function.get("name"))),
+                function.get("arguments"),
+            )
             if isinstance(parameters, dict) and isinstance(arguments, str):
                 closed = _close(arguments)
                 needed = parameters.get("required", [])
                 made = _object(closed)
-                if made is not None and isinstance(needed, list) and all(k in made for k in needed):
+                if (
+                    made is not None
+                    and isinstance(needed, list)
+                    and all(k in [*made] for k in needed)
+                ):
                     function["arguments"] = closed
 
 
