@@ -10,9 +10,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# `--hypothesis-profile=deep` is for the parts that read what people give us.
+# The suite tries the same examples each time: it tells whether a change broke something, and never
+# whether it was lucky. `--hypothesis-profile=deep` looks for new faults.
 # No deadlines: a loaded machine is slow, which is no fault.
-hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.register_profile("suite", derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("deep", max_examples=10_000, deadline=None)
 hypothesis.settings.load_profile("suite")
 
