@@ -58,6 +58,7 @@ def train(configuration: dict[str, str | int]) -> dict[str, float]:
     from finetune.backends.local.model import load_model, resolve_model
     from finetune.backends.local.samples import Packed
     from finetune.backends.local.schedule import plan_training
+    from finetune.backends.local.sft import TASK
     from finetune.catalog import read_shape
     from finetune.recipe import Recipe
 
@@ -92,7 +93,10 @@ def train(configuration: dict[str, str | int]) -> dict[str, float]:
         tokens = max(sum(lengths[index] for index in group) for group in groups)
         model = add_adapter(load_model(folder, dtype=recipe.local.dtype), recipe.local.lora)
         place = Path(work) / "checkpoints"
-        fit(model, samples, steps, recipe, folder=place, identity={}, gradient_checkpointing=again)
+        fit(
+            TASK, model, samples, steps, recipe,
+            folder=place, identity={}, gradient_checkpointing=again,
+        )  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )

@@ -178,6 +178,7 @@ def run_ours(folder: Path, samples: Samples, steps: int, clock: Clock) -> None:
     from finetune.backends.local.lora import add_adapter
     from finetune.backends.local.samples import pack
     from finetune.backends.local.schedule import Step
+    from finetune.backends.local.sft import TASK
     from finetune.recipe.tree import Recipe
 
     training = {"learning_rate": RATE, "warmup_fraction": 0, "weight_decay": 0}
@@ -202,7 +203,7 @@ def run_ours(folder: Path, samples: Samples, steps: int, clock: Clock) -> None:
         for i, tokens in enumerate(clock.tokens)
     ]
     with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(Enough):
-        fit(model, packed, plan, recipe, folder=Path(scratch), identity={}, metric=metric)
+        fit(TASK, model, packed, plan, recipe, folder=Path(scratch), identity={}, metric=metric)
 
 
 def run_loop(folder: Path, samples: Samples, steps: int, clock: Clock) -> None:

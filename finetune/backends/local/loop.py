@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.backends.local import checkpoints
 from finetune.backends.local.quiet import quiet
-from finetune.backends.local.samples import Packed, collate, count_items, fill_rows
+from finetune.backends.local.task import Task, count_items, fill_rows
 from finetune.errors import FinetuneError, Interrupted, RunError
 from finetune.progress import Progress, silent
 from finetune.text import size
@@ -35,29 +35,31 @@ class Metric(Protocol):
 
 
 def fit(
+    task: Task,
     model: Any,
-    samples: Sequence[Packed],
+    items: Sequence[Any],
     steps: Sequence[Step],
     recipe: Recipe,
     *,
     folder: Path,
     identity: dict[str, Any],
     gradient_checkpointing: bool = False,
-    validation: Sequence[Packed] = (),
+    validation: Sequence[Any] = (),
     metric: Metric = lambda **_: None,
     progress: Progress = silent,
 ) -> None:
     """Train a model's adapter through the schedule, from the newest checkpoint if there is one.
 
     Args:
-        model: A model with adapters; trained in place.
-        samples: What the schedule's indices mean.
+        task: The method.
+        model: What it prepared; trained in place.
+        items: What the schedule's indices mean.
         steps: The schedule.
         recipe: The settings of `training` and `local`.
         folder: Where checkpoints are committed.
         identity: What must be equal to go on from a checkpoint.
         gradient_checkpointing: Compute activations again instead of holding them.
-        validation: Samples whose loss is measured at each checkpoint.
+        validation: Items whose loss is measured at each checkpoint.
         metric: Takes the figures of each step.
         progress: Told of each step.
 
@@ -78,15 +80,14 @@ def fit(
             every=recipe.local.save_every or max(1, -(-len(steps) // 10)),
             keep=recipe.local.keep_checkpoints,
             identity=identity,
-            measure=(lambda: measure_loss(model, validation)) if validation else None,
+            measure=(lambda: measure_loss(task, model, validation)) if validation else None,
             interrupted=lambda: caught.number is not None,
             metric=metric,
             progress=progress,
         )
-        arguments = engine.configure(
-            recipe, len(steps), folder=folder / _SAVING, bf16=_is_half(model)
-        )
-        trainer = engine.PackedTrainer(model, arguments, samples, steps, [keeper])
+        half = _is_half(model)
+        arguments = engine.configure(recipe, len(steps), folder=folder / _SAVING, bf16=half)
+        trainer = engine.PackedTrainer(task, model, arguments, items, steps, [keeper])
         progress("train", newest.step if newest else 0, len(steps))
         with _explained(keeper, folder):
             trainer.train(resume_from_checkpoint=str(newest.folder) if newest else None)
@@ -107,31 +108,30 @@ def _packed(model: Any, *, again: bool) -> Iterator[None]:
         yield
 
 
-def measure_loss(model: Any, samples: Sequence[Packed]) -> float:
-    """Return the mean loss of samples, in nats a trained token.
+def measure_loss(task: Task, model: Any, items: Sequence[Any]) -> float:
+    """Return the mean loss of items, in nats.
 
     Args:
+        task: The method.
         model: A model whose attention is `attention.NAME`; in training mode again afterwards
             if it was before.
-        samples: At least one with a trained token.
+        items: At least one that counts.
     """
     import torch
-
-    from finetune.backends.local.loss import packed_loss
 
     device = model.get_output_embeddings().weight.device
     training = model.training
     model.eval()
     total = 0.0
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=_is_half(model)):
-        for group in fill_rows(samples, _VALIDATION_TOKENS):
+        for group in fill_rows(items, _VALIDATION_TOKENS):
             batch = {
                 key: value.to(device) if isinstance(value, torch.Tensor) else value
-                for key, value in collate(group).items()
+                for key, value in task.collate(group).items()
             }
-            total += packed_loss(model, batch).item()
+            total += task.loss(model, batch)[0].item()
     model.train(training)
-    return total / count_items(samples)
+    return total / count_items(items)
 
 
 def _is_half(model: Any) -> bool:

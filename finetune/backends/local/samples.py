@@ -1,23 +1,19 @@
-"""Tokenized samples in compact form: read from a dataset, made into tensors."""
+"""Tokenized samples in compact form: read from records, made into tensors."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from finetune import files, records, tokens
-from finetune.backends.local.schedule import count_passes
 from finetune.errors import DataError
 from finetune.methods import METHODS
-from finetune.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from finetune.backends.local.schedule import Step
-    from finetune.corpus import Dataset
     from finetune.recipe import Recipe
     from finetune.tokens import Sample, Tokenizer
 
@@ -38,55 +34,14 @@ class Packed(NamedTuple):
     weights: array[float] | None
 
     @property
+    def tokens(self) -> int:
+        """Its tokens."""
+        return len(self.input_ids)
+
+    @property
     def items(self) -> float:
         """What the sample counts in the mean: its targets, by weight."""
         return float(len(self.targets)) if self.weights is None else sum(self.weights)
-
-
-class Training(NamedTuple):
-    """All that is trained.
-
-    Attributes:
-        samples: The samples of all passes.
-        weights: The weight of each one's source.
-        passes: Which samples make up which epoch, see `schedule.plan_steps`.
-    """
-
-    samples: list[Packed]
-    weights: list[float]
-    passes: list[range]
-
-
-def read_training(
-    dataset: Dataset, recipe: Recipe, tokenizer: Tokenizer, *, progress: Progress = silent
-) -> Training:
-    """Return the training samples of a dataset, anew for each epoch where epochs differ.
-
-    Raises:
-        DataError: See `read_samples`; or there is none in the end.
-    """
-    samples: list[Packed] = []
-    weights: list[float] = []
-    passes: list[range] = []
-    wanted = 1
-    while len(passes) < wanted:
-        start = len(samples)
-        for done, file in enumerate(dataset.train, 1):
-            part = read_samples(file.path, recipe, tokenizer, len(passes))
-            samples += part
-            weights += [file.weight] * len(part)
-            progress("tokenize", done, len(dataset.train), samples=len(samples))
-        passes.append(range(start, len(samples)))
-        if start == 0:
-            tokens_seen = sum(len(sample.input_ids) for sample in samples)
-            wanted = count_passes(recipe, tokens_seen) if samples else 0
-    if not count_items(samples):
-        raise DataError(
-            "nothing to train: no record with a trained token is left",
-            file=str(dataset.folder),
-            hint="see `rejected.jsonl` there, and `data.too_long` in the recipe",
-        )
-    return Training(samples, weights, passes)
 
 
 def read_samples(path: Path, recipe: Recipe, tokenizer: Tokenizer, epoch: int = 0) -> list[Packed]:
@@ -134,20 +89,6 @@ def pack(sample: Sample) -> Packed:
     return Packed(array("i", sample.input_ids), array("i", rows), targets, weights)
 
 
-def fill_rows(samples: Sequence[Packed], limit: int) -> Iterator[list[Packed]]:
-    """Yield samples in order, as many at a time as have `limit` tokens together, or one."""
-    row: list[Packed] = []
-    tokens = 0
-    for sample in samples:
-        if row and tokens + len(sample.input_ids) > limit:
-            yield row
-            row, tokens = [], 0
-        row.append(sample)
-        tokens += len(sample.input_ids)
-    if row:
-        yield row
-
-
 def collate(samples: Sequence[Packed]) -> dict[str, Any]:
     """Lay samples end to end in one row without padding.
 
@@ -182,17 +123,3 @@ def collate(samples: Sequence[Packed]) -> dict[str, Any]:
         "targets": long(targets),
         "weights": torch.tensor(weights, dtype=torch.float32) if weighted else None,
     }
-
-
-def collate_step(samples: Sequence[Packed], step: Step) -> dict[str, Any]:
-    """Return the tensors of an optimizer step: its `micro_batches`, and its `items`."""
-    chosen = [[samples[index] for index in group] for group in step.micro_batches]
-    return {
-        "micro_batches": [collate(group) for group in chosen],
-        "items": count_items(sample for group in chosen for sample in group),
-    }
-
-
-def count_items(samples: Iterable[Packed]) -> float:
-    """Return what these samples' losses are divided by: trained tokens, by weight."""
-    return sum(sample.items for sample in samples)

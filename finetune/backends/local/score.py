@@ -33,7 +33,8 @@ def score(
     """
     import torch
 
-    from finetune.backends.local.samples import fill_rows, pack
+    from finetune.backends.local.samples import pack
+    from finetune.backends.local.task import fill_rows
 
     training = model.training
     model.eval()

@@ -20,8 +20,7 @@ from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallba
 from trl import SFTConfig, SFTTrainer
 
 from finetune.backends.local.checkpoints import commit
-from finetune.backends.local.loss import packed_loss
-from finetune.backends.local.samples import Packed, collate_step
+from finetune.backends.local.task import Task, count_items
 from finetune.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -31,12 +30,13 @@ if TYPE_CHECKING:
 
 
 class PackedTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer on finished samples.
+    """SFTTrainer on finished items of any method.
 
     Args:
-        model: A model with adapters, its attention set to `attention.NAME`.
+        task: The method.
+        model: What it prepared, its attention set to `attention.NAME`.
         args: See `configure`.
-        samples: All samples of the run.
+        items: All items of the run.
         steps: The schedule.
         callbacks: The trainer's callbacks.
     """
@@ -45,16 +45,19 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(
         self,
+        task: Task,
         model: Any,
         args: SFTConfig,
-        samples: Sequence[Packed],
+        items: Sequence[Any],
         steps: Sequence[Step],
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
+        self._task = task
+        self._figures: dict[str, float] = {}
         super().__init__(
             model=model,
             args=args,
-            data_collator=lambda rows: collate_step(samples, steps[rows[0]["step"]]),
+            data_collator=lambda rows: collate_step(task, items, steps[rows[0]["step"]]),
             train_dataset=Dataset.from_dict({"step": range(len(steps))}),
             # TRL asks for a tokenizer, though nothing is left to tokenize
             processing_class=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())),
@@ -67,6 +70,7 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Run the micro-batches of one optimizer step, and stop before a loss that is no number."""
+        self._figures = {}
         losses = [
             super(PackedTrainer, self).training_step(model, batch, num_items_in_batch)
             for batch in inputs["micro_batches"]
@@ -86,8 +90,15 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         """Return the micro-batch's share of the step's mean loss, weighted by token."""
         # The trainer opens autocast around the wrapped forward only, and this goes beside it.
         with self.accelerator.autocast():
-            total = packed_loss(self.accelerator.unwrap_model(model), inputs)
+            total, sums = self._task.loss(self.accelerator.unwrap_model(model), inputs)
+        for name, value in sums.items():
+            share = torch.div(value.detach(), num_items_in_batch).item()
+            self._figures[name] = self._figures.get(name, 0.0) + share
         return torch.div(total, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the method's own figures beside the loss of their step."""
+        super().log(logs | self._figures if "loss" in logs else logs, start_time)
 
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, Any]], device: torch.device
@@ -169,10 +180,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             return
         step = self._steps[state.global_step - 1]
         values = {
-            "loss": logs["loss"],
-            "learning_rate": logs["learning_rate"],
+            **{name: value for name, value in logs.items() if name != "epoch"},
             "tokens_per_second": step.tokens / self._seconds,
-            "grad_norm": logs["grad_norm"],
         }
         if self._validation is not None:
             values["validation_loss"] = self._validation
@@ -186,6 +195,15 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         commit(saved, state.global_step, identity=self._identity, keep=self._keep)
         self.saving = None
+
+
+def collate_step(task: Task, items: Sequence[Any], step: Step) -> dict[str, Any]:
+    """Return the tensors of an optimizer step: its `micro_batches`, and its `items`."""
+    chosen = [[items[index] for index in group] for group in step.micro_batches]
+    return {
+        "micro_batches": [task.collate(group) for group in chosen],
+        "items": sum(count_items(group) for group in chosen),
+    }
 
 
 def no_number(step: int, fact: str) -> TrainingError:

@@ -13,6 +13,7 @@ from finetune.backends.local.loop import fit, measure_loss
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.samples import collate, pack
 from finetune.backends.local.schedule import plan_training
+from finetune.backends.local.sft import TASK
 from finetune.errors import RunError, TrainingError
 from tests.backends.local.conftest import make_model, make_recipe, make_samples
 
@@ -47,6 +48,7 @@ def train(
 
     with contextlib.suppress(Stop):
         fit(
+            TASK,
             model,
             samples,
             steps,
@@ -163,7 +165,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(folder, sample
     recipe = make_recipe()
     steps = plan_training(recipe, [len(sample.input_ids) for sample in samples])
     with pytest.raises(TrainingError, match="step 4: the loss is nan"):
-        fit(model, samples, steps, recipe, folder=folder, identity=IDENTITY, metric=poison)
+        fit(TASK, model, samples, steps, recipe, folder=folder, identity=IDENTITY, metric=poison)
     assert [path.name for path in folder.glob("step-*")] == ["step-2"]
     assert all(torch.isfinite(p).all() for p in model.parameters() if p.requires_grad)
 
@@ -180,8 +182,8 @@ def test_the_mean_loss_is_by_token(samples):
 
     model = make_model()
     model.set_attn_implementation(register())
-    whole = measure_loss(model, samples)
-    parts = [(measure_loss(model, [sample]), sample.items) for sample in samples]
+    whole = measure_loss(TASK, model, samples)
+    parts = [(measure_loss(TASK, model, [sample]), sample.items) for sample in samples]
     assert whole == pytest.approx(sum(a * n for a, n in parts) / sum(n for _, n in parts))
 
 

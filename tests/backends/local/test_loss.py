@@ -3,7 +3,8 @@ import torch
 
 from finetune.backends.local.attention import register
 from finetune.backends.local.loss import CHUNK, head_loss, packed_loss
-from finetune.backends.local.samples import collate, count_items, pack
+from finetune.backends.local.samples import collate, pack
+from finetune.backends.local.task import count_items
 from tests.backends.local.conftest import make_model, make_samples
 
 

@@ -13,6 +13,7 @@ from finetune.backends.local.loop import fit
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.samples import pack
 from finetune.backends.local.schedule import plan_training
+from finetune.backends.local.sft import TASK
 from finetune.errors import FinetuneError
 from tests.backends.local.conftest import make_model, make_recipe, make_samples
 
@@ -32,6 +33,7 @@ def show(*, step, loss, **_):
 try:
     model = add_adapter(make_model(), recipe.local.lora)
     fit(
+        TASK,
         model,
         samples,
         steps,

@@ -1,0 +1,64 @@
+"""Task: what sets one training method apart from another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+    from finetune.recipe import Recipe
+    from finetune.tokens import Tokenizer
+
+
+class Item(Protocol):
+    """What is trained as one: a sample, a pair of answers, a text with its labels."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are computed for it."""
+
+    @property
+    def items(self) -> float:
+        """What it counts in the mean loss of a step."""
+
+
+class Task(NamedTuple):
+    """How a method's records become items, and items a loss.
+
+    Attributes:
+        read: Returns the items of a file of records: (path, recipe, tokenizer, epoch).
+        collate: Lays items end to end as one batch; no padding.
+        loss: Returns a batch's summed loss, and other sums that are logged as means under their
+            names.
+        prepare: Turns the base into the model that is trained: (model, recipe).
+    """
+
+    read: Callable[[Path, Recipe, Tokenizer, int], Sequence[Any]]
+    collate: Callable[[Sequence[Any]], dict[str, Any]]
+    loss: Callable[[Any, dict[str, Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+    prepare: Callable[[Any, Recipe], Any]
+
+
+_Item = TypeVar("_Item", bound=Item)
+
+
+def fill_rows(items: Sequence[_Item], limit: int) -> Iterator[list[_Item]]:
+    """Yield items in order, as many at a time as have `limit` tokens together, or one."""
+    row: list[_Item] = []
+    tokens = 0
+    for item in items:
+        if row and tokens + item.tokens > limit:
+            yield row
+            row, tokens = [], 0
+        row.append(item)
+        tokens += item.tokens
+    if row:
+        yield row
+
+
+def count_items(items: Sequence[Item]) -> float:
+    """Return what the summed loss of these is divided by."""
+    return sum(item.items for item in items)

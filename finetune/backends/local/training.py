@@ -1,0 +1,194 @@
+"""Training on this machine: the way from a dataset to an adapter that all methods share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from finetune import files
+from finetune.backends.local.adapter import describe_adapter, save_adapter
+from finetune.backends.local.device import find_device
+from finetune.backends.local.loop import fit
+from finetune.backends.local.lora import count_trainable
+from finetune.backends.local.memory import DEFAULT_MICRO_BATCH_TOKENS, choose_memory
+from finetune.backends.local.model import load_model, resolve_model
+from finetune.backends.local.schedule import count_passes, plan_training
+from finetune.backends.local.task import Item, Task, count_items
+from finetune.catalog import read_shape
+from finetune.errors import DataError, TrainingError
+from finetune.progress import Progress, silent
+from finetune.text import size
+from finetune.tokens import load_tokenizer
+
+if TYPE_CHECKING:
+    from finetune.corpus import Dataset
+    from finetune.recipe import Recipe
+    from finetune.runs import Run
+    from finetune.tokens import Tokenizer
+
+
+def tune(
+    task: Task, run: Run, recipe: Recipe, dataset: Dataset, *, progress: Progress = silent
+) -> None:
+    """Tune the recipe's model on a dataset; the adapter is in the run's folder in the end.
+
+    The same call continues from the newest checkpoint.
+
+    Args:
+        task: The method.
+        run: Where checkpoints, metrics and the adapter go.
+        recipe: The settings.
+        dataset: What to train and validate on.
+        progress: Told of each stage.
+
+    Raises:
+        UsageError: The model is not there or can't be loaded.
+        RecipeError: `local.lora.targets` names what the model has not.
+        DataError: A record is too long, or nothing is left to train.
+        Interrupted: A signal came; the state is saved.
+        TrainingError: The loss or a gradient is no number.
+        RunError: The checkpoints are another run's, or can't be written.
+    """
+    folder = resolve_model(recipe.model, progress=progress)
+    tokenizer = load_tokenizer(folder)
+    training = read_training(task, dataset, recipe, tokenizer, progress=progress)
+    held_out = dataset.validation
+    validation = task.read(held_out, recipe, tokenizer, 0) if held_out else []
+    lengths = [item.tokens for item in training.items]
+    micro, again = share_memory(folder, recipe, lengths)
+    steps = plan_training(
+        recipe, lengths, training.weights, training.passes, micro_batch_tokens=micro
+    )
+    if recipe.local.threads:
+        import torch
+
+        torch.set_num_threads(recipe.local.threads)
+    base = load_model(folder, dtype=recipe.local.dtype, quantize=recipe.local.quantize)
+    model = task.prepare(base, recipe)
+    groups = count_trainable(model)
+    run.event("training", steps=len(steps), samples=len(training.items), trainable=groups)
+    progress("adapt", 1, 1, **dict(groups))
+    facts = identify(recipe, dataset.digest, tokenizer.sha256, fingerprint(folder))
+    facts["micro_batch_tokens"] = micro  # sums of floats depend on how they are split
+    fit(
+        task,
+        model,
+        training.items,
+        steps,
+        recipe,
+        folder=run.checkpoints,
+        identity=facts,
+        gradient_checkpointing=again,
+        validation=validation,
+        metric=run.metric,
+        progress=progress,
+    )
+    save_adapter(
+        model, run.adapter, describe_adapter(recipe, dataset, steps, groups, run.metrics())
+    )
+
+
+class Training(NamedTuple):
+    """All that is trained.
+
+    Attributes:
+        items: The items of all passes.
+        weights: The weight of each one's source.
+        passes: Which items make up which epoch, see `schedule.plan_steps`.
+    """
+
+    items: list[Item]
+    weights: list[float]
+    passes: list[range]
+
+
+def read_training(
+    task: Task,
+    dataset: Dataset,
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    *,
+    progress: Progress = silent,
+) -> Training:
+    """Return what is trained of a dataset, read anew for each epoch where epochs differ.
+
+    Raises:
+        DataError: A record cannot be used, or nothing is left in the end.
+    """
+    items: list[Item] = []
+    weights: list[float] = []
+    passes: list[range] = []
+    wanted = 1
+    while len(passes) < wanted:
+        start = len(items)
+        for done, file in enumerate(dataset.train, 1):
+            part = task.read(file.path, recipe, tokenizer, len(passes))
+            items += part
+            weights += [file.weight] * len(part)
+            progress("tokenize", done, len(dataset.train), samples=len(items))
+        passes.append(range(start, len(items)))
+        if start == 0:
+            tokens_seen = sum(item.tokens for item in items)
+            wanted = count_passes(recipe, tokens_seen) if items else 0
+    if not count_items(items):
+        raise DataError(
+            "nothing to train: no record with a trained token is left",
+            file=str(dataset.folder),
+            hint="see `rejected.jsonl` there, and `data.too_long` in the recipe",
+        )
+    return Training(items, weights, passes)
+
+
+def share_memory(folder: Path, recipe: Recipe, lengths: Sequence[int]) -> tuple[int, bool]:
+    """Return the tokens computed at once, and whether activations are computed again.
+
+    Raises:
+        TrainingError: Nothing fits on this machine.
+    """
+    shape = read_shape(files.read_json(folder / "config.json"))
+    if shape is None:  # an architecture that nobody can estimate: take the recipe's word
+        micro = recipe.local.micro_batch_tokens or DEFAULT_MICRO_BATCH_TOKENS
+        return micro, recipe.local.gradient_checkpointing == "on"
+    device = find_device()
+    memory = choose_memory(shape, recipe, device, lengths, budget=device.total)
+    if memory.total > device.total:
+        raise TrainingError(
+            f"{recipe.model}: training needs about {size(memory.total)},"
+            f" {device.name} has {size(device.total)}",
+            hint="`finetune plan` shows what takes it, and which `training.seq_len` fits",
+        )
+    return memory.micro_batch_tokens, memory.gradient_checkpointing
+
+
+def identify(recipe: Recipe, dataset: str, tokenizer: str, base: str) -> dict[str, Any]:
+    """Return what a checkpoint and the run that goes on from it must have in common.
+
+    Settings that change nothing in the weights are left out: when to save, how many to keep.
+    """
+    free = {"save_every", "keep_checkpoints", "threads"}
+    facts = {"dataset": dataset, "tokenizer": tokenizer, "base": base, "seed": recipe.seed}
+    facts |= {"model": recipe.model, "method": recipe.method}
+    sections = {"training": recipe.training, "local": recipe.local, "local.lora": recipe.local.lora}
+    for name, section in sections.items():
+        for key, value in section.model_dump(mode="json").items():
+            if key not in free and not isinstance(value, dict):
+                facts[f"{name}.{key}"] = value
+    return facts
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a digest of a base model: its config, and size and both ends of each weight file.
+
+    Hashing all of a large model would take minutes; a wrong or damaged download shows here too.
+    """
+    total = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        length = path.stat().st_size
+        total.update(f"{path.name} {length}".encode())
+        with open(path, "rb") as file:
+            total.update(file.read(2**20))
+            file.seek(max(0, length - 2**20))
+            total.update(file.read())
+    return total.hexdigest()[:16]
