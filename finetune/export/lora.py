@@ -16,6 +16,7 @@ from finetune.backends.local.merge import Delta, Weights, read_adapter
 from finetune.backends.local.model import Dtype, load_adapter, load_model, resolve_model
 from finetune.errors import UsageError
 from finetune.export import native, parity
+from finetune.export.adapter import CONFIG
 from finetune.export.card import write_card
 from finetune.files import read_json, to_json, write_atomic
 from finetune.progress import Progress
@@ -38,6 +39,11 @@ def write(run: Run, folder: Path, *, progress: Progress) -> dict[str, Any]:
         raise UsageError(
             f"{base}: Mistral's format of adapters has no place for experts",
             hint="`--to adapter` holds them",
+        )
+    if read_json(run.adapter / CONFIG).get("use_dora"):
+        raise UsageError(
+            f"{run.adapter}: Mistral's format of adapters has no place for the row lengths of DoRA",
+            hint="`--to adapter` holds them, `--to consolidated` has them merged",
         )
     native.copy_tokenizer(base, folder)
     weights, deltas = Weights(base, run.adapter), read_adapter(run.adapter)

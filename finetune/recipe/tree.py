@@ -195,6 +195,10 @@ class Lora(Section):
     """Dropout on the adapter's input."""
     targets: Literal["auto"] | list[str] = "auto"
     """Modules that get an adapter: `auto` is the seven linears of the language model."""
+    rslora: bool = False
+    """Divide by the square root of the rank instead of the rank, which steadies high ranks."""
+    dora: bool = False
+    """Train the length of each row of a weight beside its direction (DoRA)."""
 
 
 class Local(Section):

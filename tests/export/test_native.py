@@ -133,6 +133,14 @@ def test_lora_says_the_same_in_mistrals_code_and_back_in_peft(run, base, adapter
     assert distance(run_logits(base, tmp_path / "back"), theirs) < 1e-5
 
 
+def test_lora_has_no_place_for_row_lengths(tmp_path, base):
+    adapter = make_adapter(base, tmp_path / "adapter", use_dora=True)
+    run = make_run(tmp_path, base, adapter)
+    with pytest.raises(UsageError, match="no place for the row lengths of DoRA"):
+        export(run, tmp_path / "out", to="lora")
+    assert export(run, tmp_path / "whole", to="consolidated")["agreement"] == 1.0
+
+
 def make_run_without(folder, base, adapter):
     """A run whose adapter changes nothing."""
     from safetensors.torch import load_file, save_file

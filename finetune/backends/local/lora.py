@@ -42,6 +42,8 @@ def add_adapter(model: Any, lora: Lora, *, seed: int = 0, reference: str = "") -
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=find_targets(model, lora.targets),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         exclude_modules=VISION if _has_vision(model) else None,
         task_type="CAUSAL_LM",
     )

@@ -88,10 +88,12 @@ def count_adapter(shape: Shape, recipe: Recipe) -> dict[str, int]:
     target that is none of these counts nothing: its size is in the weights alone.
     """
     linears = {**shape.attention, **({} if shape.experts else shape.feed_forward)}
-    targets = recipe.local.lora.targets
-    names = list(linears) if targets == "auto" else [name.rpartition(".")[2] for name in targets]
+    lora = recipe.local.lora
+    names = (
+        list(linears) if lora.targets == "auto" else [n.rpartition(".")[2] for n in lora.targets]
+    )
     return {
-        name: shape.layers * recipe.local.lora.rank * sum(linears[name])
+        name: shape.layers * (lora.rank * sum(linears[name]) + lora.dora * linears[name][1])
         for name in dict.fromkeys(names)
         if name in linears
     }
@@ -235,7 +237,10 @@ def _layer_bytes(shape: Shape, recipe: Recipe, device: Device, width: int) -> in
     # Adapters keep their inputs; autocast makes a copy for each, float32 shares them.
     copies = 5 if width == 2 else 2
     inputs = width * (copies * hidden + queries + inner)
-    return norms + attention + feed_forward + inputs + 7 * width * rank
+    held = norms + attention + feed_forward + inputs + 7 * width * rank
+    if recipe.local.lora.dora:  # each linear's own answer and its adapter's, to scale them by row
+        held += 2 * width * (queries + 2 * keys + 2 * hidden + 2 * inner)
+    return held
 
 
 def _working_bytes(shape: Shape, width: int) -> int:

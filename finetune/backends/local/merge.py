@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # What comes along from the base's folder, beside its weights.
 _COMPANIONS = ("*.json", "*.jinja", "tokenizer.model*", "LICENSE*", "NOTICE*")
-_MODULE = "base_model.model."
+_MODULE, _LENGTHS = "base_model.model.", ".lora_magnitude_vector"
 # Rounding a merged model to bfloat16 moves it by about 0.01 nats from the unmerged one, as much as
 # bfloat16 moves any model (measured 2026-11-22); a wrong merge moves it by whole nats.
 MAX_KL = 0.05
@@ -164,11 +164,12 @@ class Weights:
 
 
 class Delta(NamedTuple):
-    """The change of one weight: `scale · up @ down`."""
+    """The change of a weight W to `W + scale · up @ down`; DoRA gives each row its length then."""
 
     down: torch.Tensor  # [rank, inputs]
     up: torch.Tensor  # [outputs, rank]
     scale: float
+    lengths: torch.Tensor | None = None  # [outputs]
 
 
 def read_adapter(adapter: Path) -> dict[str, Delta]:
@@ -188,20 +189,22 @@ def read_adapter(adapter: Path) -> dict[str, Delta]:
     for name in sorted(tensors):
         module, matched, rest = name.removeprefix(_MODULE).partition(".lora_A.")
         if not matched:
-            if ".lora_B." not in name:
+            if ".lora_B." not in name and not name.endswith(_LENGTHS):
                 raise UsageError(f"{adapter}: `{name}` cannot be merged")
             continue
         down, up = tensors[name], tensors[f"{_MODULE}{module}.lora_B.{rest}"]
         rank = down.shape[0]
         divisor = math.sqrt(rank) if config.get("use_rslora") else rank
-        weight = _name_in_checkpoint(module)
-        deltas[weight] = Delta(down.float(), up.float(), config["lora_alpha"] / divisor)
+        lengths = (
+            tensors[f"{_MODULE}{module}{_LENGTHS}"].float() if config.get("use_dora") else None
+        )
+        scale = config["lora_alpha"] / divisor
+        deltas[_name_in_checkpoint(module)] = Delta(down.float(), up.float(), scale, lengths)
     return deltas
 
 
 def _require_plain(adapter: Path, config: dict[str, Any]) -> None:
     special = {
-        "use_dora": bool(config.get("use_dora")),
         "modules_to_save": bool(config.get("modules_to_save")),
         "target_parameters": bool(config.get("target_parameters")),
         "alpha_pattern": bool(config.get("alpha_pattern")),
@@ -232,7 +235,10 @@ def _add(weight: torch.Tensor, delta: Delta, place: str) -> torch.Tensor:
         raise UsageError(f"{place}: holds {weight.dtype}: merge into the unquantized base")
     if weight.shape != (delta.up.shape[0], delta.down.shape[1]):
         raise UsageError(f"{place}: the adapter is of another shape")
-    return (weight.float() + delta.scale * (delta.up @ delta.down)).to(weight.dtype)
+    merged = weight.float() + delta.scale * (delta.up @ delta.down)
+    if delta.lengths is not None:
+        merged *= (delta.lengths / merged.norm(dim=1))[:, None]
+    return merged.to(weight.dtype)
 
 
 def _log_probabilities(model: Any, prompt: Sequence[int]) -> torch.Tensor:

@@ -128,7 +128,7 @@ def load_adapter(model: Any, adapter: Path) -> Any:
     """Return the model with a trained adapter on it, ready to answer.
 
     `with tuned.disable_adapter():` gives the base again. Adapters are held in the base's own
-    numbers, which is what training computes with.
+    numbers, which is what training computes with (but for the row lengths of DoRA).
 
     Args:
         model: The base, as `load_model` gives it.
@@ -149,7 +149,7 @@ def load_adapter(model: Any, adapter: Path) -> Any:
                 f"{adapter}: this adapter does not fit the model: {type(error).__name__}"
             ) from error
     for name, parameter in tuned.named_parameters():
-        if ".lora_" in name:
+        if ".lora_A." in name or ".lora_B." in name:
             parameter.data = parameter.data.to(model.dtype)
     return tuned.eval()
 

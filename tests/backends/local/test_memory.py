@@ -28,6 +28,11 @@ def test_an_adapter_of_rank_16_on_seven_linears_has_the_weights_that_peft_makes(
     assert sum(count_adapter(SMALL, recipe()).values()) == 4_884_480
 
 
+def test_dora_adds_a_length_for_each_row():
+    more = sum(count_adapter(SMALL, recipe(lora={"dora": True})).values()) - 4_884_480
+    assert more == 30 * (576 + 192 + 192 + 576 + 1536 + 1536 + 576)
+
+
 def test_targets_and_rank_are_taken_from_the_recipe():
     count = count_adapter(SMALL, recipe(lora={"rank": 8, "targets": ["self_attn.q_proj"]}))
     assert count == {"q_proj": 30 * 8 * (576 + 576)}

@@ -3,9 +3,11 @@ import shutil
 
 import pytest
 
+from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.merge import compare, merge
 from finetune.backends.local.model import load_adapter, load_model
 from finetune.errors import TrainingError, UsageError
+from finetune.recipe.tree import Lora
 
 PROMPTS = [[1, 20, 30, 40, 50], [1, 33, 60]]
 
@@ -43,7 +45,7 @@ def test_a_merge_that_forgot_the_adapter_is_refused(tiny_base, tiny_adapter):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"use_dora": True}, "`use_dora` of this adapter cannot be merged exactly"),
+        ({"modules_to_save": ["lm_head"]}, "`modules_to_save` of this adapter cannot be merged"),
         ({"init_lora_weights": "pissa"}, "`init_lora_weights`"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, "`embed_tokens` has an adapter"),
     ],
@@ -65,3 +67,23 @@ def test_an_adapter_of_another_model_is_refused(tiny_base, tiny_adapter, tmp_pat
     save_file(renamed, adapter / "adapter_model.safetensors")
     with pytest.raises(UsageError, match=r"does not fit .*: 7 tensors"):
         merge_into(tmp_path / "merged", tiny_base, adapter)
+
+
+@pytest.mark.parametrize("variant", [{"rslora": True, "rank": 9}, {"dora": True}])
+def test_every_kind_of_lora_is_merged_exactly(tiny_base, tmp_path, variant):
+    import torch
+
+    model = add_adapter(load_model(tiny_base, dtype="float32"), Lora(**variant))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    prompt = torch.tensor([PROMPTS[0]])
+    ours = model.eval()(prompt).logits
+    model.save_pretrained(tmp_path / "adapter")
+    again = load_adapter(load_model(tiny_base, dtype="float32"), tmp_path / "adapter")
+    merged = merge_into(tmp_path / "merged", tiny_base, tmp_path / "adapter")
+    with again.disable_adapter():
+        assert (again(prompt).logits - ours).abs().max() > 0.1
+    for same in (again, load_model(merged, dtype="float32")):
+        torch.testing.assert_close(same(prompt).logits, ours, rtol=0, atol=1e-4)
