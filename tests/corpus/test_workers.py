@@ -133,7 +133,7 @@ def test_killed_worker_is_said(sources):
 
 
 def start_endless(tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
-    """Start a conversion that waits for more of its input, with two workers."""
+    """Start a conversion that waits for more of its input, with two workers: itself and another."""
     command = [
         sys.executable,
         "-m",
@@ -156,7 +156,7 @@ def start_endless(tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
     process.stdin.write(line * 3000)
     process.stdin.flush()
     deadline = time.monotonic() + 60
-    while len(found := children(process.pid)) < 2:
+    while not (found := children(process.pid)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return process, found
