@@ -107,6 +107,12 @@ _LARGE = Shape(
     hidden=12288, layers=88, heads=96, kv_heads=8, head_dim=128, intermediate=28672, vocab=32768
 )
 _MIXTRAL = msgspec.structs.replace(_7B, experts=8, experts_per_token=2)
+# Counted from it: 119.0 billion weights, 6.5 of them active, as advertised.
+_SMALL_4 = Shape(
+    hidden=4096, layers=36, heads=32, kv_heads=32, head_dim=128, intermediate=2048, vocab=131072,
+    experts=128, experts_per_token=4, shared_experts=1, query_rank=1024, key_rank=256, rope_dim=64,
+    value_dim=128, vision=True,
+)  # fmt: skip
 _MINISTRAL_3_3B = Shape(
     hidden=3072, layers=26, heads=32, kv_heads=8, head_dim=128, intermediate=9216, vocab=131072,
     tied=True, vision=True,
@@ -306,9 +312,11 @@ MODELS: tuple[Model, ...] = (
         retired="2026-05-31", unsure=("gated", "shape"),
     ),
     _row(
-        "mistral-small-4", "Mistral-Small-4-2603", None, context=262144, tokenizer="v15",
-        billions=119.0, unsure=("tokenizer", "hub_id"),
+        "mistral-small-4", "Mistral-Small-4-119B-2603", _SMALL_4, context=262144, tokenizer="v15",
+        billions=119.0, unsure=("tokenizer", "gated"),
         note="mixture of experts, 6.5B active; takes images",
+        source="documentation's model data; shape and repository in transformers 5.23, "
+        "`Mistral4Config`", date="2026-11-23",
     ),
     _row(
         "mistral-medium-3.5", "Mistral-Medium-3.5-128B", None, context=262144, tokenizer=None,

@@ -119,7 +119,7 @@ def estimate_flops(run: Run) -> float | None:
         return None
     attention = sum(a * b for a, b in shape.attention.values())
     feed_forward = sum(a * b for a, b in shape.feed_forward.values())
-    layer = attention + feed_forward * max(1, shape.experts_per_token)
+    layer = attention + feed_forward * shape.active
     return 4.0 * (shape.layers * layer + shape.vocab * shape.hidden) * max(tokens)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from finetune.errors import RecipeError
 from finetune.methods import METHODS
 from finetune.recipe.faults import explain_faults
 from finetune.recipe.source import Document, Key, read_document, read_value
-from finetune.recipe.tree import Recipe
+from finetune.recipe.tree import Local, Recipe
 from finetune.text import did_you_mean
 
 
@@ -130,6 +130,7 @@ def _check(recipe: Recipe, document: Document, path: Path) -> None:
         fail(("training", "steps"), "stands beside `epochs`; give one of the two")
     if recipe.training.fim_ratio and recipe.method != "pretrain":
         fail(("training", "fim_ratio"), "only documents have a middle to fill in (`pretrain`)")
+    _check_local(recipe.local, fail)
     validation = recipe.data.validation
     for number, source in enumerate(recipe.data.train):
         if source.chunks.overlap * 2 >= source.chunks.tokens:
@@ -137,6 +138,14 @@ def _check(recipe: Recipe, document: Document, path: Path) -> None:
             fail(key, f"{source.chunks.overlap} is not less than half of `tokens`")
     if isinstance(validation, float) and validation + recipe.evaluation.data >= 1:
         fail(("evaluation", "data"), "nothing is left to train on after validation and evaluation")
+
+
+def _check_local(local: Local, fail: Callable[..., None]) -> None:
+    """Refuse settings of the local backend that cannot stand together."""
+    if local.lora.experts and local.lora.dora:
+        fail(("local", "lora", "dora"), "experts have no rows of their own to give a length")
+    if local.lora.experts and local.lora.dropout:
+        fail(("local", "lora", "dropout"), "is not possible on experts, which are fused tensors")
 
 
 def _place(recipe: Recipe, path: Path, places: dict[Key, str]) -> Recipe:

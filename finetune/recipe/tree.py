@@ -199,6 +199,8 @@ class Lora(Section):
     """Divide by the square root of the rank instead of the rank, which steadies high ranks."""
     dora: bool = False
     """Train the length of each row of a weight beside its direction (DoRA)."""
+    experts: bool = False
+    """Adapt the experts of a mixture too, with the loss that keeps all of them in use."""
 
 
 class Local(Section):

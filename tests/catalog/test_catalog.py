@@ -100,7 +100,7 @@ def test_a_config_of_another_architecture_has_no_shape(config):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("kind", ["mistral", "mixtral", "mistral3"])
+@pytest.mark.parametrize("kind", ["mistral", "mixtral", "mistral3", "mistral4"])
 def test_weights_equal_those_of_the_transformers_class(kind):
     import torch
     import transformers
@@ -121,6 +121,11 @@ def test_weights_equal_those_of_the_transformers_class(kind):
     elif kind == "mixtral":
         config = transformers.MixtralConfig(**sizes, num_local_experts=4, num_experts_per_tok=2)
         make = transformers.MixtralForCausalLM
+    elif kind == "mistral4":
+        latent = {"q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "v_head_dim": 20}
+        mixture = {"n_routed_experts": 6, "moe_intermediate_size": 32, "n_shared_experts": 2}
+        config = transformers.Mistral4Config(**sizes, **latent, **mixture, qk_nope_head_dim=12)
+        make = transformers.Mistral4ForCausalLM
     else:
         config = transformers.Mistral3Config(
             text_config={"model_type": "ministral3", **sizes},

@@ -77,10 +77,39 @@ def packed_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         model: A causal language model whose attention is `attention.NAME`, with adapters or not.
         batch: Samples laid end to end.
     """
-    hidden = trained_states(model, batch)
-    return head_loss(
-        hidden, model.get_output_embeddings().weight, batch["targets"], batch["weights"]
+    return _score(model, batch, trained_states(model, batch))
+
+
+def routed_loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return the summed loss of a micro-batch, with what keeps all experts in use.
+
+    Where experts are trained (`output_router_logits` in the model's config), the load balancing
+    loss of the Switch Transformer over all tokens of the batch is added, times the model's own
+    coefficient; it counts as much as the batch's trained tokens. A model in evaluation mode is
+    measured on its answers alone.
+
+    Args:
+        model: See `packed_loss`.
+        batch: See `packed_loss`.
+
+    Returns:
+        The sum; and `router_loss`, summed likewise without its coefficient, where there is one.
+    """
+    output = _decode(model, batch)
+    total = _score(model, batch, _select(model, batch, output))
+    gates = getattr(output, "router_logits", None)
+    if not model.training or not gates:
+        return total, {}
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    config = model.config.get_text_config()
+    router: torch.Tensor = load_balancing_loss_func(
+        gates, config.num_local_experts, config.num_experts_per_tok
     )
+    weights = batch["weights"]
+    items = len(batch["targets"]) if weights is None else weights.sum()
+    coefficient = getattr(config, "router_aux_loss_coef", 0.0)  # Mistral 4's has none
+    return total + coefficient * items * router, {"router_loss": items * router}
 
 
 def trained_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -90,7 +119,11 @@ def trained_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         model: See `packed_loss`.
         batch: See `packed_loss`.
     """
-    hidden = model.get_decoder()(
+    return _select(model, batch, _decode(model, batch))
+
+
+def _decode(model: Any, batch: dict[str, Any]) -> Any:
+    return model.get_decoder()(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
         use_cache=False,  # with a cache, samples would see each other
@@ -98,7 +131,15 @@ def trained_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         cu_seq_lens_k=batch["borders"],
         max_length_q=batch["longest"],
         max_length_k=batch["longest"],
-    ).last_hidden_state
-    rows = hidden[0].index_select(0, batch["rows"])
+    )
+
+
+def _select(model: Any, batch: dict[str, Any], output: Any) -> torch.Tensor:
+    rows = output.last_hidden_state[0].index_select(0, batch["rows"])
     states: torch.Tensor = rows.to(model.get_output_embeddings().weight.dtype)
     return states
+
+
+def _score(model: Any, batch: dict[str, Any], states: torch.Tensor) -> torch.Tensor:
+    head = model.get_output_embeddings().weight
+    return head_loss(states, head, batch["targets"], batch["weights"])

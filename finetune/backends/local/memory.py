@@ -84,19 +84,24 @@ PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "loss", 
 def count_adapter(shape: Shape, recipe: Recipe) -> dict[str, int]:
     """Return the trained weights of each kind of module: name → weights in all layers.
 
-    `auto` is the seven linears of the decoder, of a mixture of experts those of its attention. A
-    target that is none of these counts nothing: its size is in the weights alone.
+    `auto` is the seven linears of the decoder, of a mixture of experts those of its attention
+    (and of the expert that all tokens share). A target that is none of these counts nothing: its
+    size is in the weights alone.
     """
-    linears = {**shape.attention, **({} if shape.experts else shape.feed_forward)}
-    lora = recipe.local.lora
+    lora, dense = recipe.local.lora, max(shape.shared_experts, not shape.experts)
+    linears = {**shape.attention, **(shape.feed_forward if dense else {})}
     names = (
         list(linears) if lora.targets == "auto" else [n.rpartition(".")[2] for n in lora.targets]
     )
-    return {
+    counts = {
         name: shape.layers * (lora.rank * sum(linears[name]) + lora.dora * linears[name][1])
         for name in dict.fromkeys(names)
         if name in linears
     }
+    if lora.experts and shape.experts:  # gate and up share what goes in
+        sizes = 2 * shape.hidden + 3 * shape.intermediate
+        counts["experts"] = shape.layers * shape.experts * lora.rank * sizes
+    return counts
 
 
 def estimate_memory(
@@ -127,7 +132,8 @@ def estimate_memory(
         gradients=4 * adapter,
         optimizer=8 * adapter,
         activations=round(tokens * _activation_bytes(shape, recipe, device, gradient_checkpointing))
-        + (width * adapter if width < 4 else 0),  # autocast keeps a copy of the adapter
+        + (width * adapter if width < 4 else 0)  # autocast keeps a copy of the adapter
+        + _expert_bytes(shape, recipe, width, gradient_checkpointing),
         loss=_score_bytes(trained, width) * shape.vocab + 3 * trained * shape.hidden * width,
         overhead=round(CUDA_OVERHEAD if device.kind == "cuda" else CPU_OVERHEAD),
         micro_batch_tokens=tokens,
@@ -205,6 +211,19 @@ def _weight_bytes(shape: Shape, recipe: Recipe, width: int) -> int:
     return round(shape.linear_weights * shrunk + rest * width)
 
 
+def _expert_bytes(shape: Shape, recipe: Recipe, width: int, again: bool) -> int:
+    """Return the bytes of adapted experts as they are computed with.
+
+    PEFT adds the adapter to all experts of a layer at once, and their whole gradient comes back:
+    each layer holds its experts a second time, one of them (with checkpointing: only that one)
+    with a gradient.
+    """
+    if not (recipe.local.lora.experts and shape.experts):
+        return 0
+    layer = width * shape.expert_weights // shape.layers
+    return layer * (2 if again else shape.layers + 1)
+
+
 def _score_bytes(trained: int, width: int) -> int:
     """Return the bytes of scores a word of the vocabulary: a chunk, and the one before it."""
     one = min(LOSS_POSITIONS, trained) * (4 if width == 4 else 4 + width)
@@ -227,7 +246,7 @@ def _activation_bytes(shape: Shape, recipe: Recipe, device: Device, again: bool)
 
 def _layer_bytes(shape: Shape, recipe: Recipe, device: Device, width: int) -> int:
     """What one token of one layer holds for the backward pass."""
-    hidden, inner = shape.hidden, shape.intermediate * max(1, shape.experts_per_token)
+    hidden, inner = shape.hidden, shape.intermediate * shape.active
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     rank = recipe.local.lora.rank
     norms = 8 * hidden  # the input of both, in float32
@@ -245,5 +264,5 @@ def _layer_bytes(shape: Shape, recipe: Recipe, device: Device, width: int) -> in
 
 def _working_bytes(shape: Shape, width: int) -> int:
     """What one token needs while one layer is computed or differentiated."""
-    inner = shape.intermediate * max(1, shape.experts_per_token)
+    inner = shape.intermediate * shape.active
     return 3 * width * inner + 12 * shape.hidden

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from finetune.backends.local.lora import EXPERTS
 from finetune.backends.local.model import Dtype, choose_dtype, load_adapter, load_model
 from finetune.backends.local.quiet import quiet
 from finetune.errors import TrainingError, UsageError
@@ -48,7 +49,7 @@ def merge(base: Path, adapter: Path, folder: Path, *, progress: Progress = silen
 
     Args:
         base: Checkpoint in safetensors.
-        adapter: A LoRA adapter on its linears.
+        adapter: A LoRA adapter on its linears, and on its experts where it has them.
         folder: Where the files are written; it is there and empty.
         progress: Told about the shards.
 
@@ -122,7 +123,7 @@ class Weights:
 
     Args:
         base: Checkpoint in safetensors.
-        adapter: A LoRA adapter on its linears.
+        adapter: A LoRA adapter on its linears, and on its experts where it has them.
 
     Attributes:
         shards: File of each weight, by its name in the base's checkpoint.
@@ -141,6 +142,9 @@ class Weights:
                 self.shards |= dict.fromkeys(file.keys(), shard)
         if not self.shards:
             raise UsageError(f"{base}: no `model*.safetensors` here")
+        for name in [name for name in self._deltas if ".experts." in name]:
+            if name not in self.shards:
+                self._deltas |= _split_experts(name, self._deltas.pop(name))
         missing = self._deltas.keys() - self.shards.keys()
         if missing:
             raise UsageError(
@@ -166,8 +170,8 @@ class Weights:
 class Delta(NamedTuple):
     """The change of a weight W to `W + scale · up @ down`; DoRA gives each row its length then."""
 
-    down: torch.Tensor  # [rank, inputs]
-    up: torch.Tensor  # [outputs, rank]
+    down: torch.Tensor  # [rank, inputs], of fused experts [experts, rank, inputs]
+    up: torch.Tensor  # [outputs, rank], of fused experts [experts, outputs, rank]
     scale: float
     lengths: torch.Tensor | None = None  # [outputs]
 
@@ -192,21 +196,64 @@ def read_adapter(adapter: Path) -> dict[str, Delta]:
             if ".lora_B." not in name and not name.endswith(_LENGTHS):
                 raise UsageError(f"{adapter}: `{name}` cannot be merged")
             continue
-        down, up = tensors[name], tensors[f"{_MODULE}{module}.lora_B.{rest}"]
-        rank = down.shape[0]
-        divisor = math.sqrt(rank) if config.get("use_rslora") else rank
-        lengths = (
-            tensors[f"{_MODULE}{module}{_LENGTHS}"].float() if config.get("use_dora") else None
-        )
-        scale = config["lora_alpha"] / divisor
-        deltas[_name_in_checkpoint(module)] = Delta(down.float(), up.float(), scale, lengths)
+        down, up = tensors[name].float(), tensors[f"{_MODULE}{module}.lora_B.{rest}"].float()
+        lengths = None
+        if config.get("target_parameters") and module.removesuffix(".base_layer").endswith(
+            ".experts"
+        ):
+            module, down, up = _unfold(module, down, up, rank=config["r"])
+        else:
+            if config.get("use_dora"):
+                lengths = tensors[f"{_MODULE}{module}{_LENGTHS}"].float()
+            module += ".weight"
+        rank = down.shape[-2]
+        scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        deltas[_name_in_checkpoint(module)] = Delta(down, up, scale, lengths)
     return deltas
+
+
+def _unfold(
+    module: str, down: torch.Tensor, up: torch.Tensor, *, rank: int
+) -> tuple[str, torch.Tensor, torch.Tensor]:
+    """Return the name of a fused tensor, and its change by expert.
+
+    PEFT nests the adapters of a module's tensors in the order of their declaration, the first
+    innermost, and lays the experts out side by side: in A expert by expert, in B rank by rank
+    (peft 0.21.2, `lora.layer.ParamWrapper`).
+
+    Returns:
+        The name; A [experts, rank, inputs]; B [experts, outputs, rank].
+    """
+    inner = module.endswith(".base_layer")
+    name = f"{module.removesuffix('.base_layer')}.{EXPERTS[0 if inner else 1]}"
+    experts = down.shape[0] // rank
+    by_expert = up.reshape(len(up), rank, experts).permute(2, 0, 1)
+    return name, down.reshape(experts, rank, -1), by_expert
+
+
+def _split_experts(name: str, delta: Delta) -> dict[str, Delta]:
+    """Return the changes of the weights that Mixtral's checkpoint keeps for each expert.
+
+    Its class holds `mlp.experts.gate_up_proj`, the checkpoint `block_sparse_moe.experts.N.w1`
+    (gate) and `w3` (up), and `w2` (down).
+    """
+    stem, _, kind = name.rpartition(".")
+    stem = stem.replace(".mlp.experts", ".block_sparse_moe.experts")
+    parts = {"w2": delta.up}
+    if kind == EXPERTS[0]:
+        gate, up = delta.up.chunk(2, dim=1)
+        parts = {"w1": gate, "w3": up}
+    return {
+        f"{stem}.{number}.{part}.weight": Delta(delta.down[number], rows[number], delta.scale)
+        for part, rows in parts.items()
+        for number in range(len(rows))
+    }
 
 
 def _require_plain(adapter: Path, config: dict[str, Any]) -> None:
     special = {
         "modules_to_save": bool(config.get("modules_to_save")),
-        "target_parameters": bool(config.get("target_parameters")),
+        "target_parameters": bool(_other_parameters(config)),
         "alpha_pattern": bool(config.get("alpha_pattern")),
         "fan_in_fan_out": bool(config.get("fan_in_fan_out")),
         "bias": config.get("bias", "none") != "none",
@@ -223,17 +270,24 @@ def _require_plain(adapter: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _name_in_checkpoint(module: str) -> str:
+def _other_parameters(config: dict[str, Any]) -> set[str]:
+    """Return which tensors an adapter changes beside all of a mixture's experts."""
+    wanted = {f"experts.{end}" for end in EXPERTS}
+    found = {".".join(name.split(".")[-2:]) for name in config.get("target_parameters") or ()}
+    return found ^ wanted if found else set()
+
+
+def _name_in_checkpoint(name: str) -> str:
     # Models with images hold their decoder one level further down than their files do.
-    if module.startswith("model.language_model."):
-        module = "language_model.model." + module.removeprefix("model.language_model.")
-    return f"{module}.weight"
+    if name.startswith("model.language_model."):
+        name = "language_model.model." + name.removeprefix("model.language_model.")
+    return name
 
 
 def _add(weight: torch.Tensor, delta: Delta, place: str) -> torch.Tensor:
     if not weight.is_floating_point() or weight.element_size() < 2:
         raise UsageError(f"{place}: holds {weight.dtype}: merge into the unquantized base")
-    if weight.shape != (delta.up.shape[0], delta.down.shape[1]):
+    if weight.shape != (*delta.up.shape[:-1], delta.down.shape[-1]):
         raise UsageError(f"{place}: the adapter is of another shape")
     merged = weight.float() + delta.scale * (delta.up @ delta.down)
     if delta.lengths is not None:

@@ -92,7 +92,9 @@ def load_model(
     from safetensors import SafetensorError
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # transformers lists Mistral 4's decoder among the models that take images.
     images = "ForConditionalGeneration" in str(config.get("architectures"))
+    images = images or config.get("model_type") == "mistral4"
     loader = (
         transformers.AutoModelForImageTextToText if images else transformers.AutoModelForCausalLM
     )

@@ -28,9 +28,9 @@ def _prepare(model: Any, recipe: Recipe) -> Any:
 
 
 def _loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    from finetune.backends.local.loss import packed_loss
+    from finetune.backends.local.loss import routed_loss
 
-    return packed_loss(model, batch), {}
+    return routed_loss(model, batch)
 
 
 TASK = Task(read=read_samples, collate=collate, loss=_loss, prepare=_prepare)

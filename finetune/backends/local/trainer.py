@@ -250,5 +250,6 @@ def configure(recipe: Recipe, steps: int, *, folder: Path, bf16: bool) -> SFTCon
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to="none",
-        router_aux_loss_coef=0.0,  # the experts are frozen: attention alone is adapted
+        # With frozen experts off; otherwise the model's own coefficient, which the loss applies.
+        router_aux_loss_coef=None if local.lora.experts else 0.0,
     )

@@ -56,6 +56,22 @@ def make_model(**shape):
     return MistralForCausalLM(config)
 
 
+def make_mixtral(**shape):
+    import torch
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        **{"vocab_size": 50, "num_local_experts": 2, "sliding_window": None, **shape},
+    )
+    return MixtralForCausalLM(config)
+
+
 @pytest.fixture
 def samples():
     return [pack(sample) for sample in make_samples(12)]

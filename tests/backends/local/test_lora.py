@@ -3,20 +3,12 @@ import torch
 from transformers import (
     Mistral3Config,
     Mistral3ForConditionalGeneration,
-    MixtralConfig,
-    MixtralForCausalLM,
 )
 
 from finetune.backends.local.lora import LINEARS, add_adapter, count_trainable, find_targets
 from finetune.errors import RecipeError
 from finetune.recipe.tree import Lora
-from tests.backends.local.conftest import make_model
-
-
-def make_mixtral():
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2}
-    return MixtralForCausalLM(MixtralConfig(vocab_size=50, **shape, **heads))
+from tests.backends.local.conftest import make_mixtral, make_model
 
 
 def make_vision_model():
@@ -64,6 +56,20 @@ def test_vision_gets_no_adapter():
     assert trained
     assert not [name for name in trained if "vision" in name or "projector" in name]
     assert set(count_trainable(model)) == set(LINEARS)
+
+
+def test_experts_are_a_group_of_their_own():
+    model = add_adapter(make_mixtral(), Lora(rank=4, experts=True))
+    groups = count_trainable(model)
+    assert set(groups) == {"q_proj", "k_proj", "v_proj", "o_proj", "experts"}
+    # two experts of one layer: gate and up (32 → 2 × 48), down (48 → 32)
+    assert groups["experts"] == 2 * 4 * (32 + 2 * 48 + 48 + 32)
+    assert not [n for n, p in model.named_parameters() if p.requires_grad and ".gate.weight" in n]
+
+
+def test_experts_of_a_dense_model_are_an_error():
+    with pytest.raises(RecipeError, match=r"local.lora.experts: a MistralForCausalLM has no exp"):
+        add_adapter(make_model(), Lora(experts=True))
 
 
 def test_a_list_is_taken_as_it_is():

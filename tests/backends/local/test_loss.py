@@ -2,10 +2,12 @@ import pytest
 import torch
 
 from finetune.backends.local.attention import register
-from finetune.backends.local.loss import CHUNK, head_loss, packed_loss
+from finetune.backends.local.lora import add_adapter
+from finetune.backends.local.loss import CHUNK, head_loss, packed_loss, routed_loss
 from finetune.backends.local.samples import collate, pack
 from finetune.backends.local.task import count_items
-from tests.backends.local.conftest import make_model, make_samples
+from finetune.recipe.tree import Lora
+from tests.backends.local.conftest import VOCABULARY, make_mixtral, make_model, make_samples
 
 
 def reference(model, samples):
@@ -105,3 +107,40 @@ def test_memory_does_not_hold_all_logits():
         head_loss(hidden, torch.randn(1000, 8), torch.randint(1000, (4 * CHUNK,))).backward()
     assert CHUNK * 1000 in seen
     assert max(seen) == CHUNK * 1000
+
+
+def make_mixture():
+    model = make_mixtral(vocab_size=VOCABULARY, num_local_experts=4, router_aux_loss_coef=0.1)
+    return add_adapter(model, Lora(rank=3, experts=True)).train()
+
+
+def test_the_router_loss_is_that_of_the_model_with_its_own_coefficient():
+    model = make_mixture()
+    sample = make_samples(1)[0]
+    ids, labels = (torch.tensor([values]) for values in (sample.input_ids, sample.labels))
+    theirs = model(input_ids=ids, labels=labels)
+    model.set_attn_implementation(register())
+    packed = [pack(sample)]
+    total, figures = routed_loss(model, collate(packed))
+    items = count_items(packed)
+    assert total.item() / items == pytest.approx(theirs.loss.item(), rel=1e-5)
+    assert figures["router_loss"].item() / items == pytest.approx(theirs.aux_loss.item(), rel=1e-5)
+    assert theirs.aux_loss.item() > 1  # 1 would be: all experts alike
+
+    # a measure of answers knows nothing of it
+    total, figures = routed_loss(model.eval(), collate(packed))
+    assert not figures
+    assert total.item() == pytest.approx(packed_loss(model, collate(packed)).item())
+
+
+def test_every_expert_receives_gradients():
+    model = make_mixture()
+    model.set_attn_implementation(register())
+    routed_loss(model, collate([pack(sample) for sample in make_samples(8)]))[0].backward()
+    found = 0
+    for name, parameter in model.named_parameters():
+        if "experts" in name and "lora_B" in name:  # A's gradient is zero while B is
+            by_expert = parameter.grad.reshape(len(parameter), 3, 4).abs().amax(dim=(0, 1))
+            assert by_expert.min() > 0, name
+            found += 1
+    assert found == 2

@@ -47,6 +47,32 @@ def test_a_mixture_of_experts_is_adapted_in_its_attention_only():
     }
 
 
+def test_experts_are_adapted_where_the_recipe_says_so():
+    shape = find_model("mixtral-8x7b").shape
+    count = count_adapter(shape, recipe(lora={"rank": 8, "experts": True}))
+    assert count["experts"] == 32 * 8 * 8 * (4096 + 2 * 14336 + 14336 + 4096)
+    assert "experts" not in count_adapter(SMALL, recipe(lora={"experts": True}))
+
+
+def test_quantization_leaves_experts_as_they_are():
+    shape = find_model("mixtral-8x7b").shape
+    plain, small = (
+        estimate_memory(shape, recipe(quantize=how), GPU, tokens=1).weights
+        for how in ("none", "4bit")
+    )
+    assert plain - small < 2 * shape.linear_weights < 0.1 * plain
+
+
+def test_adapted_experts_are_held_twice_unless_they_are_computed_again():
+    shape, lora = find_model("mixtral-8x7b").shape, {"experts": True}
+    held, again = (
+        estimate_memory(shape, recipe(lora=lora), GPU, tokens=1, gradient_checkpointing=on)
+        for on in (False, True)
+    )
+    assert held.activations > 2 * shape.expert_weights
+    assert again.activations < 0.1 * held.activations
+
+
 def test_total_is_the_sum_of_the_parts_and_optimizer_state_is_four_times_the_adapter():
     memory = estimate_memory(SMALL, recipe(), CPU, tokens=1000)
     assert memory.total == sum(memory.parts[part] for part in PARTS)
