@@ -196,7 +196,9 @@ def _search(folder: Path, plain: Traces, both: Traces, shared: Traces, key: str)
 def _describe(run: Run, traces: Traces) -> FoundRun:
     state = run.state
     trained = next((p for p in (run.adapter, run.checkpoints) if p.is_dir()), None)
-    uploads = [event["file_id"] for event in run.events() if isinstance(event.get("file_id"), str)]
+    events = [event for event in run.events() if isinstance(event.get("file_id"), str)]
+    gone = {event["file_id"] for event in events if event["event"] == "deleted"}
+    uploads = [event["file_id"] for event in events if event["file_id"] not in gone]
     answers = read_journal(run.folder / PREDICTIONS)
     quoted = [number for number, one in enumerate(answers, 1) if traces.found_in(one)]
     return FoundRun(run, trained, state.get("tuned_model"), list(dict.fromkeys(uploads)), quoted)

@@ -10,6 +10,7 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import signal
 import statistics
@@ -19,19 +20,28 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from finetune import corpus, evaluation, report, runs
-from finetune.errors import BackendError, FinetuneError, Interrupted, PlatformError, RunError
+from finetune.errors import (
+    ConfirmationNeeded,
+    FinetuneError,
+    Interrupted,
+    PlatformError,
+    RunError,
+)
 from finetune.files import Lock
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.runs import Run
 
 if TYPE_CHECKING:
+    from finetune.backends.platform.access import Key
+    from finetune.backends.platform.reconcile import Confirm
     from finetune.planning import Plan
 
 RUNS = Path("runs")
 DATASETS = Path("datasets")
 BACKENDS: dict[str, str] = {
     "local": "finetune.backends.local:train",
+    "platform": "finetune.backends.platform:train",
 }
 
 
@@ -97,6 +107,8 @@ def run(
     run_folder: Path | None = None,
     fresh: bool = False,
     workers: int | None = None,
+    key: Key | None = None,
+    confirm: Confirm | None = None,
     progress: Progress = silent,
 ) -> Run:
     """Execute a recipe: make the dataset, train, evaluate and report.
@@ -111,10 +123,14 @@ def run(
         run_folder: This folder and no other.
         fresh: Start over, whatever there is.
         workers: How many processes convert; chosen by the size of the sources where absent.
+        key: The platform's key, where it is not in MISTRAL_API_KEY.
+        confirm: Asked before a job spends money; None where nobody can be asked.
         progress: Told about every stage.
 
     Raises:
         DataError: The data cannot be used.
+        PlatformError: The service cannot be reached, or does not offer this.
+        ConfirmationNeeded: A job would spend money and nobody said yes.
         RunError: `run_folder` holds a run of another recipe or other data.
         RunLocked: Another process works on this run.
         TrainingError: Training failed.
@@ -122,7 +138,7 @@ def run(
     """
     from finetune.planning import check_model
 
-    train = _backend(recipe)
+    train = _backend(recipe, key=key, confirm=confirm)
     check_model(recipe)
     dataset = prepare(recipe, folder=datasets, workers=workers, progress=progress)
     evaluation.open_judge(recipe, dataset.manifest)  # before hours of training
@@ -181,14 +197,11 @@ def _measured_speed(recipe: Recipe, folder: Path) -> float | None:
     return None
 
 
-def _backend(recipe: Recipe) -> Any:
-    if recipe.backend not in BACKENDS:
-        raise BackendError(
-            f"backend: this version cannot train on `{recipe.backend}` yet",
-            hint="`--backend local` trains the same recipe on this machine",
-        )
+def _backend(recipe: Recipe, **options: Any) -> Any:
+    """Return what trains; the options are those of the platform."""
     module, function = BACKENDS[recipe.backend].split(":")
-    return getattr(importlib.import_module(module), function)
+    train = getattr(importlib.import_module(module), function)
+    return functools.partial(train, **options) if recipe.backend == "platform" else train
 
 
 def _find(identity: str, folder: Path, run_folder: Path | None, *, fresh: bool) -> Run | None:
@@ -212,27 +225,35 @@ def _work(
 ) -> None:
     try:
         with _signals(current.folder):
-            if not current.adapter.exists():
+            if current.model is None:
                 current.set_state("training")
                 train(current, recipe, dataset, progress=progress)
             current.set_state("evaluating")
-            if dataset.evaluation or dataset.validation:
+            if (dataset.evaluation or dataset.validation) and recipe.backend == "local":
                 with contextlib.suppress(PlatformError):  # the judge's word stands in the report
                     evaluate(current, progress=progress)
             else:  # the recipe keeps nothing to measure on
                 report.write_report(current)
-            current.set_state("done", tuned_model="adapter")
+            current.set_state("done", tuned_model=current.model)
     except Interrupted as error:
-        asked = any(event["event"] == "cancel" for event in current.events()[-3:])
-        current.set_state("cancelled" if asked else "interrupted", error=error.message)
+        state = "cancelled" if _was_asked(current) else "interrupted"
+        current.set_state(state, error=error.message)
         raise
     except FinetuneError as error:
-        current.set_state("failed", error=error.message)
+        # What a key, a word or a better line would mend has not failed.
+        waits = isinstance(error, ConfirmationNeeded) or error.exit_code in (4, 5)
+        state = "interrupted" if waits else "cancelled" if _was_asked(current) else "failed"
+        current.set_state(state, error=error.message)
         raise
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk may be what failed
             current.set_state("failed", error=f"unexpected {type(error).__name__}")
         raise
+
+
+def _was_asked(current: Run) -> bool:
+    """Tell whether somebody has cancelled the run."""
+    return any(event["event"] == "cancel" for event in current.events()[-3:])
 
 
 @contextlib.contextmanager

@@ -135,6 +135,13 @@ class Run:
         """Folder of the finished adapter."""
         return self.folder / "adapter"
 
+    @property
+    def model(self) -> str | None:
+        """The tuned model: `adapter` for the folder of one, or an id of the platform; else None."""
+        if self.adapter.is_dir():
+            return self.adapter.name
+        return self.state.get("tuned_model")
+
     def set_state(self, state: str, **facts: Any) -> None:
         """Write a new state and further facts into `run.json`."""
         if state not in STATES:
@@ -202,10 +209,13 @@ class Run:
 def identify(recipe: Recipe, dataset_digest: str) -> str:
     """Return the identity of a run: the digest of what it trains on and how.
 
-    The recipe's name and the places of its sources are left out: they change nothing.
+    The recipe's name, the places of its sources and what merely bounds a job are left out: they
+    change nothing.
     """
     settings = recipe.settings
     del settings["name"]
+    for bound in ("max_cost", "keep_files"):
+        del settings["platform"][bound]
     sources = settings["data"]["train"]
     if isinstance(settings["data"]["validation"], list):
         sources = sources + settings["data"]["validation"]

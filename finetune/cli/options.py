@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from finetune.backends.platform.access import Key
 
 RUNS = Path("runs")
 
@@ -38,3 +42,39 @@ def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Processes that convert the data; else as many as their size deserves.",
     )
     return decorate(command)
+
+
+def key_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--api-key-file FILE`, which gives the argument `key_file`."""
+    decorate = click.option(
+        "--api-key-file",
+        "key_file",
+        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+        help="Holds the platform's key (`-`: standard input); else MISTRAL_API_KEY.",
+    )
+    return decorate(command)
+
+
+def yes_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--yes`, which gives the argument `yes`."""
+    return click.option("--yes", is_flag=True, help="Do not ask.")(command)
+
+
+def read_key(path: Path | None) -> Key | None:
+    """Return the key that `--api-key-file` names, None where it names none."""
+    from finetune.backends.platform import access
+
+    if path is None:
+        return None
+    if str(path) == "-":
+        return access.Key(sys.stdin.readline(), "stdin")
+    return access.read_key(path)
+
+
+def ask_person(*, yes: bool) -> Callable[[str], bool] | None:
+    """Return what asks before money is spent: `--yes`, or whoever sits at the terminal."""
+    if yes:
+        return lambda _: True
+    if not sys.stdin.isatty():
+        return None
+    return lambda question: click.confirm(question, err=True)

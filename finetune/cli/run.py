@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import recipe_options, workers_option
+from finetune.cli.options import (
+    ask_person,
+    key_option,
+    read_key,
+    recipe_options,
+    workers_option,
+    yes_option,
+)
 from finetune.text import duration, sparkline
 
 
@@ -18,6 +25,8 @@ from finetune.text import duration, sparkline
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Use this run folder.")
 @click.option("--fresh", is_flag=True, help="Start over, whatever was done before.")
 @workers_option
+@key_option
+@yes_option
 @output_options
 def command(
     recipe: Path,
@@ -27,6 +36,8 @@ def command(
     folder: Path | None,
     fresh: bool,
     workers: int | None,
+    key_file: Path | None,
+    yes: bool,
     console: Console,
 ) -> None:
     """Prepare, check, train, evaluate and report.
@@ -41,7 +52,13 @@ def command(
     loaded = load_recipe(recipe, overrides, backend=backend)
     with console.progress() as progress:
         run = pipeline.run(
-            loaded, run_folder=folder, fresh=fresh, workers=workers, progress=progress
+            loaded,
+            run_folder=folder,
+            fresh=fresh,
+            workers=workers,
+            key=read_key(key_file),
+            confirm=ask_person(yes=yes),
+            progress=progress,
         )
     state = run.state
     evaluation = run.evaluation()
@@ -49,7 +66,7 @@ def command(
         {
             "run": str(run.folder),
             "state": state["state"],
-            "model": str(run.adapter),
+            "model": str(run.adapter) if run.adapter.is_dir() else run.model,
             "evaluation": evaluation,
         }
     )

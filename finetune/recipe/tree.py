@@ -228,15 +228,55 @@ class Local(Section):
     """CPU threads (all cores where absent)."""
 
 
+class Wandb(Section):
+    """A project of Weights & Biases that the service writes to; the key is WANDB_API_KEY."""
+
+    type: Literal["wandb"] = "wandb"
+    """The only kind that the service knows."""
+    project: str
+    """The project's name."""
+    name: str | None = None
+    """The run's name there."""
+    run_name: str | None = None
+    """Another name of the run there; the service takes both."""
+
+
+class Repository(Section):
+    """A repository of GitHub that the service trains on; the token is GITHUB_TOKEN."""
+
+    type: Literal["github"] = "github"
+    """The only kind that the service knows."""
+    owner: str
+    """Whose it is."""
+    name: str
+    """The repository's name."""
+    ref: str | None = None
+    """Branch, tag or commit."""
+    weight: Positive = 1.0
+    """How often a file of it is seen relative to one of weight 1."""
+
+
 class Platform(Section):
     """What only La Plateforme understands."""
 
+    host: str = "api.mistral.ai"
+    """Where the service is: a host, an address such as `http://127.0.0.1:8000`, or `embedded` for \
+a server of this tool's own that ends with the run."""
     model: str | None = None
     """The model's name there, where the catalog knows none for `model`."""
     suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,11}$")] | None = None
     """Part of the tuned model's name, at most 11 characters."""
     max_cost: Annotated[str, Field(pattern=r"^\d+(\.\d+)? (EUR|USD)$")] | None = None
     """The run stops before it spends more than this, such as `20 EUR`."""
+    invalid_sample_skip_percentage: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of invalid samples that the service leaves out before it fails: a fraction, despite \
+its name."""
+    integrations: list[Wandb] = []
+    """Projects of Weights & Biases that the service writes to."""
+    repositories: list[Repository] = []
+    """Repositories of GitHub that the service trains on beside the data."""
+    keep_files: bool = False
+    """Leave the uploaded files at the service after the job has succeeded."""
 
 
 class Egress(Section):
