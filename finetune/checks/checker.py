@@ -12,6 +12,7 @@ from finetune.checks.kinds import KindRules
 from finetune.checks.lines import has_duplicate_keys, read_value
 from finetune.checks.report import Fault, Finding
 from finetune.checks.rules import RULES
+from finetune.checks.screen import Screen
 from finetune.checks.targets import Target, find_target
 from finetune.checks.texts import TextRules
 from finetune.checks.whole import LabelRules, LengthRules
@@ -67,8 +68,7 @@ class Checker:
         self._decode = records.decoder(kind).decode
         self._rules = KindRules(self.target)
         self._texts = TextRules()
-        # Only where this rule is in force does a record without faults have no empty messages.
-        self._sure = "empty-assistant" in self.target.severities
+        self._screen = Screen() if kind == "chat" else None
         self._labels = LabelRules() if across and kind == "classifier" else None
         self._lengths = LengthRules()
 
@@ -87,8 +87,13 @@ class Checker:
         except _REFUSED:
             return None, self.find(self._explain(data), file, number)
         line = data or b""
+        if self._screen:
+            answers = self._screen.measure_clean(record, line)  # type: ignore[arg-type]
+            if answers is not None:
+                self._lengths.add(answers, number)
+                return record, self._settle(record, [], file, number) if self._tokenizer else []
         faults = self._judge(record, number)
-        if has_duplicate_keys(line, record, faultless=self._sure and not faults):
+        if has_duplicate_keys(line, record):
             faults.append(Fault("duplicate-key", "", "a key stands twice in one object"))
         if faults or self._tokenizer:
             return record, self._settle(record, faults, file, number)

@@ -108,6 +108,14 @@ def check_turns(  # noqa: C901, PLR0912 (one loop keeps clean records cheap)
     return faults
 
 
+def is_sound(kinds: tuple[type, ...]) -> bool:
+    """Return whether conversations of this order of messages are known to be without fault.
+
+    Where they are texts alone, without weights.
+    """
+    return kinds in _SOUND
+
+
 def _is_plain(messages: Sequence[Message]) -> bool:
     """Return whether every message has a text, and no answer has a weight."""
     contents = [message.content for message in messages]

@@ -14,23 +14,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from finetune.checks.report import Fault
 from finetune.files import MAX_LINE_BYTES
-from finetune.records import (
-    AssistantMessage,
-    ChatRecord,
-    ClassifierRecord,
-    PreferenceRecord,
-    RatingRecord,
-    Record,
-)
+from finetune.records import AssistantMessage, ChatRecord, Message, Record
 from finetune.text import size
 
 MAX_DEPTH = 64  # of a free value, such as a tool's parameters; records themselves add seven
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
-_SPACED = re.compile(rb'"[ \t\r]+:')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = {
     "Expecting value": "a value is expected",
@@ -45,58 +37,75 @@ _WORDS = {
 }
 
 
-def has_duplicate_keys(data: bytes, record: Record, *, faultless: bool) -> bool:
+class _Call(msgspec.Struct):
+    id: msgspec.Raw | UnsetType = UNSET
+    type: msgspec.Raw | UnsetType = UNSET
+    function: dict[str, msgspec.Raw] | UnsetType = UNSET
+
+
+class _Message(msgspec.Struct):
+    role: msgspec.Raw
+    content: msgspec.Raw | UnsetType = UNSET
+    tool_calls: list[_Call] | UnsetType = UNSET
+    weight: msgspec.Raw | UnsetType = UNSET
+    tool_call_id: msgspec.Raw | UnsetType = UNSET
+    name: msgspec.Raw | UnsetType = UNSET
+
+
+class _Chat(msgspec.Struct):
+    """The keys of a chat record's line, each with the bytes of its value."""
+
+    messages: list[_Message]
+    tools: msgspec.Raw | UnsetType = UNSET
+
+
+_chat = msgspec.json.Decoder(_Chat).decode
+_encode = msgspec.json.Encoder().encode
+_SINGLE: set[bytes] = set()  # declarations of tools that have each key once
+_MEMO_SIZE = 1024
+
+
+def has_duplicate_keys(data: bytes, record: Record) -> bool:
     """Return whether a key stands twice in an object of a line that was decoded.
 
-    A line with as many keys as its record has at least has each key once, and so has one with as
-    many colons as what it holds written anew. Others are read again, slowly.
+    A line whose keys are written anew, each once, has as many colons as before where none stood
+    twice. Others are read again, slowly.
 
     Args:
         data: The line.
         record: What it was decoded to.
-        faultless: Whether every message is known to have content or calls, so at least two keys.
     """
-    colons = data.count(b":")
-    if faultless:
-        least = _least_keys(record)
-        # A key ends in `":`, and what looks like one in a text only adds to the count; a key that
-        # is spaced out would be missing from it.
-        if colons == least:
-            return False
-        certain = least + _count_weights(record)
-        if data.count(b'":') == certain and not _is_spaced_out(data):
-            return False
-    # Written anew, the line has each key once and the same colons in its texts, unless one is
-    # spelled as an escape.
-    anew = msgspec.json.encode(msgspec.json.decode(data))
-    if colons == anew.count(b":") and b"\\u003" not in data:
+    if isinstance(record, ChatRecord) and _is_single(data, record):
+        return False
+    # The texts too are written anew, so that an escape may hide a colon.
+    anew = _encode(msgspec.json.decode(data))
+    if data.count(b":") == anew.count(b":") and b"\\u003" not in data:
         return False
     return any(_duplicates(data))
 
 
-def _is_spaced_out(data: bytes) -> bool:
-    """Return whether white space may stand between a key and its colon."""
-    some = b"\t" in data or b"\r" in data or b'" ' in data
-    return some and _SPACED.search(data) is not None
+def _is_single(data: bytes, record: ChatRecord) -> bool:
+    """Return whether a conversation surely has each key once: values are kept as they are."""
+    keys = _chat(data)
+    if data.count(b":") != _encode(keys).count(b":"):
+        return False
+    if keys.tools is not UNSET:
+        tools = bytes(keys.tools)
+        if tools not in _SINGLE:
+            if any(_duplicates(tools)):
+                return False
+            if len(_SINGLE) >= _MEMO_SIZE:
+                _SINGLE.clear()
+            _SINGLE.add(tools)
+    return not any(map(_has_objects, record.messages))
 
 
-def _least_keys(record: Record) -> int:
-    """Return how many keys the record's line has at least."""
-    if isinstance(record, ChatRecord):
-        return 1 + 2 * len(record.messages)
-    if isinstance(record, ClassifierRecord):
-        return 2 + len(record.labels) + 2 * len(record.messages or ())
-    if isinstance(record, PreferenceRecord):
-        return 3 + 2 * (len(record.prompt) + len(record.chosen) + len(record.rejected))
-    if isinstance(record, RatingRecord):
-        return 3 + 2 * (len(record.prompt) + len(record.completion))
-    return 1
-
-
-def _count_weights(record: Record) -> int:
-    """Return how many messages of a conversation have a weight."""
-    messages = record.messages if isinstance(record, ChatRecord) else ()
-    return sum(type(m) is AssistantMessage and m.weight is not UNSET for m in messages)
+def _has_objects(message: Message) -> bool:
+    """Return whether a message holds objects beside its calls: chunks, or parsed arguments."""
+    if isinstance(message.content, list):
+        return True
+    calls = message.tool_calls if type(message) is AssistantMessage else UNSET
+    return calls is not UNSET and not all(type(c.function.arguments) is str for c in calls)
 
 
 def _duplicates(data: bytes) -> Iterator[bool]:

@@ -107,7 +107,7 @@ class TextRules:
         """Return the faults of a record's texts."""
         if isinstance(record, ChatRecord):
             faults, texts = self._check_talk("messages", record.messages)
-            return faults + _check_all(record, texts) if has_marks(texts) else faults
+            return faults + check_all(record, texts) if has_marks(texts) else faults
         self.characters = 0
         faults, texts = [], "\n".join(text for _, text in _texts(record))
         # What the answer to be learned should not be, a rejected one may be.
@@ -115,7 +115,7 @@ class TextRules:
             faults, _ = self._check_talk("chosen", record.chosen, record.prompt[-1:])
         elif isinstance(record, RatingRecord) and record.label:
             faults, _ = self._check_talk("completion", record.completion, record.prompt[-1:])
-        return faults + _check_all(record, texts) if has_marks(texts) else faults
+        return faults + check_all(record, texts) if has_marks(texts) else faults
 
     def _check_talk(
         self, key: str, messages: list[Message], before: Sequence[Message] = ()
@@ -136,10 +136,10 @@ class TextRules:
         answers = list(compress(contents, which))
         self.characters = sum(map(len, answers))
         faults: list[Fault] = []
-        if "`" in texts or not _DETAIL.isdisjoint([answer[:2] for answer in answers]):
+        if has_details(texts, answers):
             for index, message in enumerate(messages):
                 if type(message) is AssistantMessage and message.weight != 0:
-                    faults += _check_answer(f"{key}[{index}].content", contents[index])
+                    faults += check_answer(f"{key}[{index}].content", contents[index])
         if not texts.isascii() and answers and which[-1]:
             question = messages[-2] if len(messages) > 1 else before[-1] if before else None
             if type(question) is UserMessage:
@@ -150,8 +150,13 @@ class TextRules:
         return faults, texts
 
 
+def has_details(texts: str, answers: list[str]) -> bool:
+    """Return whether an answer may be what `check_answer` looks for, given all texts together."""
+    return "`" in texts or not _DETAIL.isdisjoint([answer[:2] for answer in answers])
+
+
 def has_marks(texts: str) -> bool:
-    """Return whether texts may hold what `_check_all` looks for: searches for single characters."""
+    """Return whether texts may hold what `check_all` looks for: searches for single characters."""
     return (
         "<" in texts
         or "[" in texts
@@ -164,8 +169,8 @@ def has_marks(texts: str) -> bool:
     )
 
 
-def _check_all(record: Record, texts: str) -> list[Fault]:
-    """Look at each text of a record for what its texts together hold."""
+def check_all(record: Record, texts: str) -> list[Fault]:
+    """Return the faults that any text of a record may have, given all texts together."""
     broken = not texts.isascii() and (_LOST in texts or _MOJIBAKE.search(texts) is not None)
     marked = not isinstance(record, TextRecord) and any(
         pattern.search(texts) for pattern in (_MARKS, _CALL, _PLACEHOLDER)
@@ -180,7 +185,8 @@ def _check_all(record: Record, texts: str) -> list[Fault]:
     return faults
 
 
-def _check_answer(path: str, text: str) -> list[Fault]:
+def check_answer(path: str, text: str) -> list[Fault]:
+    """Return the faults of a text as an answer to be learned."""
     if _REFUSAL.match(text):
         return [Fault("refusal", path, "begins as a language model's refusal does")]
     if text[:2] in _JSON and _is_cut_json(text):

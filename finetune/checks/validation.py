@@ -162,9 +162,8 @@ class _Work:
         """Check every line; yield a number now and then."""
         steps = self._check_made() if self._item.made is not None else self._check_lines()
         for number in steps:
-            if number % _BATCH == 0:
-                self._count()
-                yield number
+            self._count()
+            yield number
         self._count()
         self._note(self._checker.finish(self._file))
         if not self._held_out:
@@ -186,7 +185,8 @@ class _Work:
             self._bytes += len(data or b"")
             if self._out or findings:
                 self._write(data, findings, number, changed=False)
-            yield number
+            if number % _BATCH == 0:
+                yield number
 
     def _check_lines(self) -> Iterator[int]:
         before = self._report.records
@@ -204,7 +204,7 @@ class _Work:
 
     def _check_stream(self, file: IO[bytes]) -> Iterator[int]:
         check, hold = self._checker.check_line, self._beside is not None
-        report, name = self._report, self._file
+        report, name, out = self._report, self._file, self._out
         for number, data, size in read_lines(file):
             record, findings = check(data, name, number)
             self._bytes += size
@@ -218,9 +218,10 @@ class _Work:
             else:
                 report.records += 1
                 report.valid += 1
-            if self._out or findings:
+            if findings or out:
                 self._write(data, findings, number, changed=crlf)
-            yield number
+            if number % _BATCH == 0:
+                yield number
 
     def _hold(
         self, record: records.Record | None, findings: list[Finding], number: int
