@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("finetune.cli.evaluate", "Measure a run's model on held-out records."),
     "chat": ("finetune.cli.chat", "Talk with a run's model."),
     "export": ("finetune.cli.export", "Write a run's model in another form."),
+    "platform": ("finetune.cli.platform", "Jobs, files and models on La Plateforme."),
     "models": ("finetune.cli.models", "List the models of the catalog."),
     "recipes": ("finetune.cli.recipes", "List the shipped recipes, or copy one."),
     "explain": ("finetune.cli.explain", "Explain a recipe key, a rule or an exit code."),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 
 from finetune.cli.console import Console, output_options
 from finetune.cli.options import RUNS
+from finetune.text import safe
 
 
 @click.command("runs")
@@ -16,14 +19,23 @@ def command(console: Console) -> None:
 
     runs = list_runs(RUNS)
     console.emit([run.state for run in runs])
+    total: Counter[str] = Counter()
     for run in runs:
         state = run.state
         console.name(run.folder.name)
         evaluation = run.evaluation() or {}
         tuned = evaluation.get("tuned", {})
         measure = next((f"{name} {tuned[name]['value']:.3f}" for name in tuned), "")
-        row = (run.folder.name, f"{state['state']:<11}", state["model"], state["method"], measure)
-        console.show("  ".join(row))
+        spent = state.get("spent") or {}
+        price = ""
+        if spent.get("amount"):
+            price = f"{spent['amount']:.2f} {spent['currency']}"
+            total[spent["currency"]] += spent["amount"]
+        row = (run.folder.name, f"{state['state']:<11}", state["model"], state["method"])
+        console.show("  ".join(filter(None, (*row, price, measure))))
+    if total:
+        sums = ", ".join(f"{amount:.2f} {currency}" for currency, amount in total.items())
+        console.show(f"spent on the platform: {safe(sums)}")
     if not runs:
         console.say("no runs here")
     console.next("finetune show last" if runs else "finetune run RECIPE")

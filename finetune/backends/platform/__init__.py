@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from finetune.corpus.privacy.egress import judge_egress
-from finetune.errors import Interrupted, RecipeError
+from finetune.errors import Interrupted, RecipeError, RunError
 from finetune.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from finetune.backends.platform.access import Key
+    from finetune.backends.platform.access import Address, Key
     from finetune.backends.platform.api import Client
     from finetune.backends.platform.reconcile import Confirm
+    from finetune.backends.platform.replies import Job
     from finetune.corpus import Dataset
     from finetune.recipe import Recipe
     from finetune.runs import Run
@@ -80,14 +81,7 @@ def connect(recipe: Recipe, run: Run | None, *, key: Key | None = None) -> Itera
         RecipeError: `platform.host` is no address.
         PlatformError: There is no key.
     """
-    from finetune.backends.platform.access import (
-        EMBEDDED,
-        VARIABLE,
-        Key,
-        read_address,
-        require_key,
-    )
-    from finetune.backends.platform.api import Client
+    from finetune.backends.platform.access import EMBEDDED, read_address
 
     with contextlib.ExitStack() as stack:
         host = recipe.platform.host
@@ -96,15 +90,78 @@ def connect(recipe: Recipe, run: Run | None, *, key: Key | None = None) -> Itera
 
             if run is None:
                 raise RecipeError("platform.host: `embedded` serves a run, and there is none here")
-            url, key = stack.enter_context(serve(run))
-            address = read_address(url)
-        else:
-            address = read_address(host)
-            if key is None and os.environ.get(VARIABLE):
-                key = Key(os.environ[VARIABLE])
-        client = Client(address, require_key(key, address))
-        stack.callback(client.close)
+            host, key = stack.enter_context(serve(run))
+        yield stack.enter_context(open_client(read_address(host), key))
+
+
+@contextlib.contextmanager
+def open_client(address: Address, key: Key | None = None) -> Iterator[Client]:
+    """Give a client of a service.
+
+    Args:
+        address: Where it is.
+        key: The key, where it is not in MISTRAL_API_KEY or the keyring.
+
+    Raises:
+        PlatformError: There is no key.
+    """
+    from finetune.backends.platform.access import find_key
+    from finetune.backends.platform.api import Client
+
+    client = Client(address, key or find_key(address, os.environ))
+    try:
         yield client
+    finally:
+        client.close()
+
+
+def cancel(run: Run, *, key: Key | None = None) -> str:
+    """Cancel a run's job, and return what became of it.
+
+    Raises:
+        RunError: There is no job that could be cancelled.
+        PlatformError: The service cannot be reached, or refuses.
+    """
+    from finetune.backends.platform.access import EMBEDDED
+
+    recipe, job = run.recipe, _find_job(run)
+    if recipe.platform.host == EMBEDDED or job is None:
+        # The server ends with the process, and the job with the server.
+        if not run.cancel():
+            _end(run)
+        return "cancelled"
+    with connect(recipe, run, key=key) as client:
+        status = client.cancel_job(job).status
+    if run.worker() is None and status in ("CANCELLED", "CANCELLATION_REQUESTED"):
+        _end(run)
+    return status.lower()
+
+
+def follow(run: Run, *, key: Key | None = None) -> Iterator[Job]:
+    """Yield a run's job now and again until it has ended; nothing is written.
+
+    Raises:
+        RunError: It has none.
+        PlatformError: The service cannot be reached, or refuses.
+    """
+    job_id = _find_job(run)
+    if job_id is None:
+        raise RunError(f"{run.folder}: has no job yet", hint="`finetune run RECIPE` goes on")
+    pause = 2.0
+    with connect(run.recipe, run, key=key) as client:
+        while True:
+            job = client.get_job(job_id)
+            yield job
+            if job.ended:
+                return
+            client.sleep(pause)
+            pause = min(60.0, pause * 1.5)
+
+
+def _end(run: Run) -> None:
+    with run.lock():
+        run.event("cancel")
+        run.set_state("cancelled", error="cancelled")
 
 
 def check_egress(recipe: Recipe, dataset: Dataset, client: Client) -> None:

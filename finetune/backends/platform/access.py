@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import ipaddress
 import re
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -14,6 +18,7 @@ from finetune.text import redact, safe
 
 EMBEDDED = "embedded"  # the value of `platform.host` for a server of our own
 VARIABLE = "MISTRAL_API_KEY"
+_UNLOCKED = 3.0  # seconds that a keyring may take
 _KEY = re.compile(r"[\x21-\x7e]{8,256}")
 
 
@@ -114,19 +119,41 @@ def read_key(path: Path) -> Key:
     return Key(text, str(path))
 
 
-def require_key(key: Key | None, address: Address) -> Key:
-    """Return the key.
+def find_key(address: Address, environment: Mapping[str, str]) -> Key:
+    """Return the key of a service: that of MISTRAL_API_KEY, else that of the keyring.
 
     Raises:
         PlatformError: There is none.
     """
-    if key is None:
-        raise PlatformError(
-            f"{safe(address.host)}: no key",
-            exit_code=4,
-            hint=f"set {VARIABLE}, or give `--api-key-file FILE` (`-` is standard input)",
-        )
-    return key
+    if environment.get(VARIABLE):
+        return Key(environment[VARIABLE])
+    kept = _ask_keyring(address.host)
+    if kept:
+        return Key(kept, "the keyring")
+    raise PlatformError(
+        f"{safe(address.host)}: no key",
+        exit_code=4,
+        hint=f"set {VARIABLE}, or give `--api-key-file FILE` (`-` is standard input)",
+    )
+
+
+def _ask_keyring(host: str) -> str | None:
+    """Return the key that the desktop's keyring holds for `finetune` and this host.
+
+    Where the library `keyring` is not installed, or nobody unlocks the ring in time, there is none.
+    """
+    if importlib.util.find_spec("keyring") is None:
+        return None
+    found: list[str | None] = []
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            found.append(importlib.import_module("keyring").get_password("finetune", host))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_UNLOCKED)
+    return found[0] if found else None
 
 
 def _is_here(name: str) -> bool:

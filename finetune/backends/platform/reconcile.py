@@ -17,7 +17,7 @@ from finetune.backends.platform.api import Client
 from finetune.backends.platform.failures import describe_failure
 from finetune.backends.platform.jobs import is_same, make_body, make_suffix
 from finetune.backends.platform.probe import is_no_access, probe, refuse
-from finetune.backends.platform.replies import Card, Job
+from finetune.backends.platform.replies import Card, Job, read_checkpoint
 from finetune.backends.platform.retry import Refused, Unclear, back_off
 from finetune.backends.platform.uploads import MOST_BYTES, Part, Uploads, list_parts
 from finetune.corpus import Dataset
@@ -33,7 +33,8 @@ Confirm = Callable[[str], bool]
 _LOOKS = (0.0, 5.0, 15.0)  # seconds before each look for what a lost reply may have made
 _GONE = (20.0, 40.0)  # seconds between the looks after which a job is believed to be gone
 _WIDER = 600.0  # seconds by which `created_after` goes back before the intent
-_FASTEST, _SLOWEST, _SLOWEST_HERE = 2.0, 60.0, 3.0  # seconds between two polls
+_POLLS = (2.0, 60.0)  # shortest and longest seconds between two polls
+_POLLS_HERE = (0.3, 3.0)  # the same of a server on this machine
 
 
 def _pass(_: str) -> None:
@@ -180,11 +181,11 @@ class Submission:
 
     def _follow(self, job: Job) -> Job:
         """Start the job once it is validated, and return it when it has ended."""
-        status, pause = "", _FASTEST
-        slowest = _SLOWEST_HERE if self._client.address.local else _SLOWEST
+        shortest, longest = _POLLS_HERE if self._client.address.local else _POLLS
+        status, pause = "", shortest
         while not job.ended:
             if job.status != status:
-                status, pause = job.status, _FASTEST
+                status, pause = job.status, shortest
                 self._run.event("status", job_id=job.id, status=safe(status, 80))
             self._report(job)
             if status == "VALIDATED":
@@ -192,7 +193,7 @@ class Submission:
                 if job.status != "VALIDATED":
                     continue
             self._client.sleep(pause * self._client.dice.uniform(0.8, 1.0))
-            pause = min(slowest, pause * 1.5)
+            pause = min(longest, pause * 1.5)
             job = self._look(job.id)
         self._run.event("status", job_id=job.id, status=job.status)
         self._report(job)
@@ -206,7 +207,7 @@ class Submission:
         try:
             started = self._client.start_job(job.id)
         except Unclear as error:
-            self._client.sleep(error.wait or _FASTEST)
+            self._client.sleep(error.wait or _POLLS[0])
             return self._look(job.id)
         except Refused as error:
             now = self._look(job.id)
@@ -217,22 +218,20 @@ class Submission:
             return now
         self._reach("start: sent")
         self._run.event("started", job_id=job.id)
+        self._run.set_state("training", spent=self._cost(job))
         self._reach("start: noted")
         return started
 
     def _agree(self, job: Job) -> None:
         """Note the cost, and return if it may be spent."""
-        told = self._last("cost")
-        cost, address = job.cost, self._client.address
-        if cost is not None and cost[0] <= 0 and address.own:
-            cost = None  # it shows 0.0 where it has no figure
+        told, address = self._last("cost"), self._client.address
+        facts = self._cost(job)
+        cost = None if facts["amount"] is None else (facts["amount"], facts["currency"])
         words = (
             f"{cost[0]:g} {cost[1]}".strip() if cost else "a cost that the service does not tell"
         )
         if told is None or told.get("words") != words:
-            amount, currency = cost or (None, None)
-            self._run.event("cost", words=words, amount=amount, currency=currency)
-            facts = {"amount": amount, "currency": currency}
+            self._run.event("cost", words=words, **facts)
             self._run.set_state("training", job=job.id, host=address.host, cost=facts)
         self._progress("cost", 1, 1, cost=words)
         self._hold_to_limit(cost, words)
@@ -251,6 +250,13 @@ class Submission:
                 " gives it up",
             )
         self._run.event("confirmed", words=words)
+
+    def _cost(self, job: Job) -> dict[str, Any]:
+        """Return what the job costs; La Plateforme shows 0.0 where it has no figure yet."""
+        cost = job.cost
+        if cost is None or (cost[0] <= 0 and self._client.address.own):
+            return {"amount": None, "currency": None}
+        return {"amount": cost[0], "currency": cost[1]}
 
     def _hold_to_limit(self, cost: tuple[float, str] | None, words: str) -> None:
         limit = self._recipe.platform.max_cost
@@ -286,7 +292,7 @@ class Submission:
                     raise
                 away = away or dt.datetime.now(dt.UTC)
                 attempt += 1
-                pause = min(_SLOWEST, 2.0 ** min(attempt, 6))
+                pause = min(_POLLS[1], 2.0 ** min(attempt, 6))
                 since = f"{away:%H:%M} UTC"
                 self._progress("job", 0, None, status=f"{error.message}, since {since}")
             self._client.sleep(pause)
@@ -328,14 +334,14 @@ class Submission:
         for _ in range(3):
             if job.fine_tuned_model:
                 break
-            self._client.sleep(_FASTEST)
+            self._client.sleep(_POLLS[0])
             job = self._look(job.id)
         if not job.fine_tuned_model:
             job.fine_tuned_model = self._find_model(job)
-        cost = job.cost
+        cost = self._cost(job)
         facts: dict[str, Any] = {"job": job.id, "host": self._client.address.host}
-        if cost is not None and (cost[0] > 0 or not self._client.address.own):
-            facts["cost"] = {"amount": cost[0], "currency": cost[1]}
+        if cost["amount"] is not None:
+            facts |= {"cost": cost, "spent": cost}
         if job.trained_tokens is not None:
             facts["trained_tokens"] = job.trained_tokens
         if not self._recipe.platform.keep_files:
@@ -377,21 +383,3 @@ class Submission:
         """Return the ids of the run's files at the service by their names."""
         rows = [event for event in self._run.events() if event["event"] == "uploaded"]
         return {event["file"]: event["file_id"] for event in rows}
-
-
-def read_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint of a job as a line of metrics.
-
-    What the service calls `valid_mean_token_accuracy` is 2 to the validation loss, in every
-    published sample (documentation, 2026-08-21): it is a perplexity and falls as the model learns.
-    """
-    metrics = checkpoint.get("metrics") or {}
-    names = {
-        "loss": "train_loss",
-        "validation_loss": "valid_loss",
-        "validation_perplexity_base_2": "valid_mean_token_accuracy",
-    }
-    found = {name: metrics.get(theirs) for name, theirs in names.items()}
-    step = checkpoint.get("step_number")
-    line: dict[str, Any] = {"step": step} if isinstance(step, int) else {}
-    return line | {name: v for name, v in found.items() if isinstance(v, int | float)}

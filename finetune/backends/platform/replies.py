@@ -123,3 +123,21 @@ def read_page(kind: type[R], value: Any) -> list[R]:
     if not isinstance(rows, list):
         raise ValueError("no list")  # noqa: TRY004 (as above)
     return [read(kind, row) for row in rows]
+
+
+def read_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint of a job as a line of metrics.
+
+    What the service calls `valid_mean_token_accuracy` is 2 to the validation loss, in every
+    published sample (documentation, 2026-08-21): it is a perplexity and falls as the model learns.
+    """
+    metrics = checkpoint.get("metrics") or {}
+    names = {
+        "loss": "train_loss",
+        "validation_loss": "valid_loss",
+        "validation_perplexity_base_2": "valid_mean_token_accuracy",
+    }
+    found = {name: metrics.get(theirs) for name, theirs in names.items()}
+    step = checkpoint.get("step_number")
+    line: dict[str, Any] = {"step": step} if isinstance(step, int) else {}
+    return line | {name: v for name, v in found.items() if isinstance(v, int | float)}

@@ -1,0 +1,225 @@
+"""`finetune platform`, and runs over HTTP: real processes against a service on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from finetune.runs import list_runs
+from tests.backends.platform.service import Service
+from tests.backends.platform.simulation import KEY, LINE, RECIPE
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def service():
+    made = Service()
+    made.cost = (0.5, "EUR")
+    server, made.url = made.serve()
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a key, data and a recipe."""
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    for name in "ab":
+        lines = [LINE.format(f"{name}{number}", "x" * (number % 7 + 1)) for number in range(60)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+@pytest.fixture
+def platform(finetune, service, place):
+    """Run `finetune platform …` against the service."""
+
+    def call(*arguments, key="key"):
+        host = ("--host", service.url, "--api-key-file", key)
+        return finetune("platform", *arguments, *host, cwd=place)
+
+    return call
+
+
+@pytest.fixture
+def submit(finetune, service, place):
+    """Run the recipe against the service."""
+
+    def call(*arguments):
+        host = ("-s", f"platform.host={service.url}", "--api-key-file", "key")
+        return finetune("run", "r.yaml", *host, *arguments, cwd=place)
+
+    return call
+
+
+def test_a_run_over_http_ends_with_a_tuned_model_and_the_same_command_has_nothing_to_do(
+    submit, finetune, service, place, check_document
+):
+    asked = submit("--json")
+    assert asked.returncode == 7, asked.stderr
+    assert "0.5 EUR" in asked.stderr
+    assert "--yes" in asked.stderr
+
+    done = submit("--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    check_document("cli/run", document)
+    assert document["model"].startswith("ft:open-mistral-nemo:triage-")
+    (run,) = list_runs(place / "runs")
+    check_document("files/run", run.state)
+    assert run.state["tuned_model"] == document["model"]
+    assert list(service.starts.values()) == [1]
+
+    again = submit("--yes")
+    assert again.returncode == 0
+    assert "nothing left to do" in again.stderr
+    listed = finetune("runs", cwd=place)
+    assert "spent on the platform: 0.50 EUR" in listed.stdout
+
+
+def test_check_tells_what_is_wrong(platform, finetune, service, place, check_document):
+    good = platform("check", "--json")
+    assert good.returncode == 0, good.stderr
+    check_document("cli/platform", json.loads(good.stdout))
+
+    missing = finetune("platform", "check", "--host", service.url, cwd=place)
+    assert (missing.returncode, "no key" in missing.stderr) == (4, True)
+    (place / "wrong").write_text("another-key-000000")
+    refused = platform("check", key="wrong")
+    assert (refused.returncode, "the key is refused" in refused.stderr) == (4, True)
+    service.offers = False
+    closed = platform("check")
+    assert (closed.returncode, "no" in closed.stderr) == (8, True)
+    service.offers, service.jobs_say = True, (410, {"detail": "The API is retired."})
+    retired = platform("check")
+    assert (retired.returncode, "retired" in retired.stderr) == (8, True)
+    away = finetune("platform", "check", "--host", "http://127.0.0.1:9", "--api-key-file", "key",
+                    cwd=place)  # fmt: skip
+    assert (away.returncode, "cannot be reached" in away.stderr) == (5, True)
+
+
+def test_objects_are_listed_shown_changed_and_saved(
+    platform, submit, service, place, check_document
+):
+    assert submit("--yes", "-s", "platform.keep_files=true", "-q").returncode == 0
+    (job,), (model,) = service.jobs, service.models
+    file = next(iter(service.files))
+    for arguments in (
+        ("jobs", "list"),
+        ("jobs", "show", job),
+        ("files", "list", "--search", "train"),
+        ("models", "list", "--tuned"),
+        ("models", "show", model),
+        ("models", "archive", model),
+        ("files", "download", file, "-o", "back.jsonl"),
+        ("backup", "saved"),
+    ):
+        done = platform(*arguments, "--json")
+        assert done.returncode == 0, (arguments, done.stderr)
+        check_document("cli/platform", json.loads(done.stdout))
+
+    assert (place / "back.jsonl").read_bytes() == service.files[file]["content"]
+    assert json.loads((place / "saved" / "jobs" / f"{job}.json").read_bytes())["checkpoints"]
+    assert len(list((place / "saved" / "files").glob("*.jsonl"))) == 3
+    refused = platform("files", "delete", file)
+    assert refused.returncode == 7
+    assert file in service.files
+    assert platform("files", "delete", file, "--yes").returncode == 0
+    assert file not in service.files
+    missing = platform("files", "show", file)
+    assert (missing.returncode, "404" in missing.stderr) == (2, True)
+
+
+def start(service, place, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "finetune", "run", "r.yaml", "--yes", *arguments,
+         "-s", f"platform.host={service.url}", "--api-key-file", "key"],
+        cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_start(service):
+    end = time.monotonic() + 120
+    while not service.starts:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def hold(service):
+    """Let jobs run until they are cancelled."""
+    advance = service.advance
+    service.advance = lambda job: advance(job) if job["status"] != "RUNNING" else None
+    return lambda: setattr(service, "advance", advance)
+
+
+def test_ctrl_c_detaches_and_the_same_command_goes_on(submit, service, place):
+    release = hold(service)
+    process = start(service, place)
+    wait_for_start(service)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    assert "goes on at" in said
+    (run,) = list_runs(place / "runs")
+    assert run.state["state"] == "interrupted"
+
+    release()
+    assert submit("--yes").returncode == 0
+    assert list(service.starts.values()) == [1]
+
+
+def test_a_second_shell_is_refused_and_cancel_stops_the_job(submit, finetune, service, place):
+    hold(service)
+    process = start(service, place)
+    wait_for_start(service)
+    second = submit("--yes")
+    assert second.returncode == 9, second.stderr
+    assert f"process {process.pid}" in second.stderr
+
+    cancelled = finetune("cancel", "last", "--api-key-file", "key", cwd=place)
+    assert cancelled.returncode == 0, cancelled.stderr
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 6, said
+    (run,) = list_runs(place / "runs")
+    assert run.state["state"] == "cancelled"
+    assert {job["status"] for job in service.jobs.values()} == {"CANCELLED"}
+
+
+def test_watch_follows_a_job_that_nobody_works_on(finetune, service, place):
+    release = hold(service)
+    process = start(service, place)
+    wait_for_start(service)
+    process.kill()
+    process.communicate(timeout=120)
+    release()
+    watched = finetune("watch", "last", "--api-key-file", "key", cwd=place)
+    assert watched.returncode == 0, watched.stderr
+    assert "success" in watched.stderr
+    assert "step 10" in watched.stdout
+
+
+def test_a_key_is_nowhere_but_in_requests(submit, platform, service, place):
+    said = [submit("--yes"), platform("jobs", "list"), platform("backup", "saved")]
+    service.create_says = (422, {"detail": f"key {KEY} may not use this model"})
+    said.append(submit("--yes", "--fresh"))
+    service.create_says = (500, {"detail": f"Bearer {KEY}"})
+    broken = place / "broken"
+    broken.write_text(f"{KEY} {KEY}\n")
+    said.append(platform("check", key="broken"))
+
+    words = "".join(done.stdout + done.stderr for done in said)
+    assert KEY[:12] not in words
+    for path in place.rglob("*"):
+        if path.is_file() and path.name not in ("key", "broken"):
+            assert KEY[:12].encode() not in path.read_bytes(), path
+    assert {key for _, _, key in service.requests} == {f"Bearer {KEY}"}
