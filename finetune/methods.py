@@ -16,12 +16,14 @@ class Method(NamedTuple):
         platform: The job type of La Plateforme, or None where it has none.
         local: `module:function` of the local trainer, or None where there is none.
         summary: One line for people.
+        learning_rate: The default of `training.learning_rate`.
     """
 
     record: str
     platform: str | None
     local: str | None
     summary: str
+    learning_rate: float = 1e-4
 
 
 METHODS: dict[str, Method] = {
@@ -36,6 +38,13 @@ METHODS: dict[str, Method] = {
         platform="completion",
         local="finetune.backends.local.sft:train",
         summary="continued pretraining on documents or code; the loss falls on every token",
+    ),
+    "dpo": Method(
+        record="preference",
+        platform=None,
+        local="finetune.backends.local.dpo:train",
+        summary="direct preference optimization: of two answers, the better one gains",
+        learning_rate=1e-5,
     ),
     "classifier": Method(
         record="classifier",

@@ -147,6 +147,7 @@ class RatingRecord(_Strict):
 
 
 Record = ChatRecord | TextRecord | ClassifierRecord | PreferenceRecord | RatingRecord
+Compared = PreferenceRecord | RatingRecord
 
 KINDS: dict[str, type[Record]] = {
     "chat": ChatRecord,

@@ -31,6 +31,7 @@ _OPEN, _CLOSE = "⟦", "⟧"  # around trained tokens where there are no colours
 def command(place: str, model: str, console: Console) -> None:
     """Show a record's exact tokens: the trained ones green, or inside ⟦ ⟧."""
     from finetune.tokens import load_tokenizer
+    from finetune.tokens.sides import name_answers
 
     path, wanted = split_place(place)
     lines = _read_records(path, wanted)  # a missing file is told before the tokenizer loads
@@ -55,7 +56,10 @@ def command(place: str, model: str, console: Console) -> None:
         for index, sample in enumerate(samples, start=1):
             tokens += len(sample)
             trained += sample.count_trained()
-            show_sample(console, tokenizer, sample, line=number, index=index, of=len(samples))
+            name = dict(enumerate(name_answers(record))).get(sample.side)
+            show_sample(
+                console, tokenizer, sample, line=number, index=index, of=len(samples), answer=name
+            )
     console.say(f"{plural(tokens, 'token')}, {trained:,} trained; tokenizer {tokenizer.version}")
     console.next(f"finetune validate {path} --for {model}")
 
@@ -101,9 +105,19 @@ def _decode(data: bytes | None, path: Path, number: int) -> records.Record:
 
 
 def show_sample(
-    console: Console, tokenizer: Tokenizer, sample: Sample, *, line: int, index: int, of: int
+    console: Console,
+    tokenizer: Tokenizer,
+    sample: Sample,
+    *,
+    line: int,
+    index: int,
+    of: int,
+    answer: str | None = None,
 ) -> None:
-    """Print one sample: a JSON line with `--json`, else its text with the trained tokens marked."""
+    """Print one sample: a JSON line with `--json`, else its text with the trained tokens marked.
+
+    `answer` is the key of the answer that it trains, where its record compares some.
+    """
     from finetune.tokens import IGNORED
 
     pieces = tokenizer.pieces(sample.input_ids)
@@ -111,6 +125,7 @@ def show_sample(
         {
             "line": line,
             "sample": index,
+            **({"answer": answer} if answer else {}),
             "input_ids": sample.input_ids,
             "labels": sample.labels,
             "weights": sample.weights,
@@ -118,7 +133,8 @@ def show_sample(
         }
     )
     count = f"{plural(len(sample), 'token')}, {sample.count_trained():,} trained"
-    console.show(f"line {line}, sample {index}/{of}: {count}", style="bold")
+    which = f"sample {index}/{of}" + (f" (`{answer}`)" if answer else "")
+    console.show(f"line {line}, {which}: {count}", style="bold")
     trained = [label != IGNORED for label in sample.labels]
     console.show(mark(pieces, trained, colour=has_colour(sys.stdout)) + "\n")
 

@@ -15,7 +15,10 @@ from finetune.recipe import Recipe
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
+    Compared,
     Message,
+    PreferenceRecord,
+    RatingRecord,
     Record,
     TextRecord,
     Tools,
@@ -56,12 +59,14 @@ class Case(NamedTuple):
             None where the record was shortened to fit, so that nobody is asked what no longer
             stands there, and for documents that are not trained as a middle to fill in.
         reference: That answer, or that middle.
+        worse: What an answer that should not be given is, where the record has one.
     """
 
     number: int
     samples: list[Sample]
     question: Conversation | Gap | None
     reference: Reference
+    worse: Sequence[Sample] = ()
 
 
 class Cases(NamedTuple):
@@ -110,6 +115,8 @@ def choose_cases(cases: Sequence[Case], limit: int | None, seed: int) -> list[Ca
 def _make_case(number: int, record: Record, tokenizer: Tokenizer, recipe: Recipe) -> Case | None:
     if isinstance(record, TextRecord):
         return _make_document(number, record, tokenizer, recipe)
+    if isinstance(record, Compared):
+        return _make_comparison(number, record, tokenizer, recipe)
     assert isinstance(record, ChatRecord)  # noqa: S101 (the other kinds have no local trainer)
     fitted = fit(tokenizer, record, recipe.training.seq_len, recipe.data.too_long)
     if not fitted.samples:
@@ -136,6 +143,24 @@ def _make_document(
     cut = cut_text(record.text, f"{recipe.seed}/evaluation") if recipe.training.fim_ratio else None
     question = Gap(cut.prefix, cut.suffix) if cut else None
     return Case(number, fitted.samples, question, Reference(Answer(cut.middle if cut else "")))
+
+
+def _make_comparison(
+    number: int, record: Compared, tokenizer: Tokenizer, recipe: Recipe
+) -> Case | None:
+    """Return the better answer as the one to give, and the worse one beside it."""
+    fitted = fit(tokenizer, record, recipe.training.seq_len, recipe.data.too_long)
+    if not fitted.samples:
+        return None
+    if isinstance(record, RatingRecord) and not record.label:
+        return Case(number, [], None, Reference(Answer("")), fitted.samples)
+    said = record.chosen if isinstance(record, PreferenceRecord) else record.completion
+    answer = next(message for message in said if isinstance(message, AssistantMessage))
+    question = None if fitted.shortened else Conversation(record.prompt, record.tools)
+    reference = read_reference(answer, record.prompt, record.tools)
+    better = [sample for sample in fitted.samples if sample.side == 0]
+    worse = [sample for sample in fitted.samples if sample.side == 1]
+    return Case(number, better, question, reference, worse)
 
 
 def _place(error: DataError, path: Path, line: int) -> DataError:

@@ -76,7 +76,10 @@ def evaluate(
         "note": _note(split, len(exam.general), missing),
         "too_long": held_out.too_long,
         **({"against_name": rival.name} if rival else {}),
-        **{name: exam.grade(outcome) for name, outcome in outcomes.items()},
+        **{
+            name: exam.grade(outcome, None if name == "base" else outcomes["base"])
+            for name, outcome in outcomes.items()
+        },
     }
     _write(run, document, exam, outcomes, {})
     if bench is not None:
@@ -106,6 +109,7 @@ def _set_exam(
         tokenizer=tokenizer,
         limit=recipe.evaluation.max_new_tokens,
         seed=recipe.seed,
+        beta=recipe.local.beta,
         progress=progress,
     )
 

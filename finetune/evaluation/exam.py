@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from finetune.backends.local.generate import generate
 from finetune.backends.local.score import score
+from finetune.evaluation import rewards
 from finetune.evaluation.answers import Answer, read_answer
 from finetune.evaluation.cases import Case, Gap
 from finetune.evaluation.intervals import Score, bootstrap
 from finetune.evaluation.measures import MEASURES, compare
+from finetune.evaluation.rewards import Side
 from finetune.progress import Progress, silent
 from finetune.tokens import Sample, Tokenizer
 
@@ -22,11 +25,13 @@ class Outcome(NamedTuple):
     Attributes:
         losses: Summed loss (nats) and trained tokens, by weight, of every case; empty for a model
             that counts in other tokens.
+        worse: The same of the answer that each case should not be given; zeros where it has none.
         general: The same of every general question.
         answers: The answer to each case that was asked.
     """
 
-    losses: list[tuple[float, float]]
+    losses: list[Side]
+    worse: list[Side]
     general: list[tuple[float, float]]
     answers: list[Answer]
 
@@ -41,6 +46,7 @@ class Exam:
         tokenizer: What the samples were made with.
         limit: The longest answer, in tokens.
         seed: Of the intervals.
+        beta: Scale of rewards.
         progress: Told about the work.
     """
 
@@ -53,6 +59,7 @@ class Exam:
         tokenizer: Tokenizer,
         limit: int,
         seed: int,
+        beta: float = 1.0,
         progress: Progress = silent,
     ) -> None:
         self.cases = cases
@@ -61,6 +68,7 @@ class Exam:
         self._tokenizer = tokenizer
         self._limit = limit
         self._seed = seed
+        self._beta = beta
         self._progress = progress
 
     def take(self, name: str, model: Any, tokenizer: Tokenizer | None = None) -> Outcome:
@@ -82,16 +90,15 @@ class Exam:
             self._progress(f"{stage} {name}", done, total, **facts)
 
         tokenizer = tokenizer or self._tokenizer
-        losses: list[tuple[float, float]] = []
+        losses: list[Side] = []
+        worse: list[Side] = []
         general: list[tuple[float, float]] = []
         if tokenizer.sha256 == self._tokenizer.sha256:
-            samples = [sample for case in self.cases for sample in case.samples]
-            scored = score(model, [*samples, *self.general], progress=progress)
-            found = iter(scored)
-            for case in self.cases:
-                parts = [next(found) for _ in case.samples]
-                losses.append((sum(loss for loss, _ in parts), sum(count for _, count in parts)))
-            general = list(found)
+            answers = [answer for case in self.cases for answer in (case.samples, case.worse)]
+            samples = [sample for answer in answers for sample in answer]
+            found = iter(score(model, [*samples, *self.general], progress=progress))
+            sides = [_add_up(itertools.islice(found, len(answer))) for answer in answers]
+            losses, worse, general = sides[::2], sides[1::2], list(found)
         generated = generate(
             model,
             [case.question.encode(tokenizer) for case in self.asked if case.question is not None],
@@ -100,25 +107,44 @@ class Exam:
             max_new_tokens=self._limit,
             progress=progress,
         )
-        answers = [
+        said = [
             _read(ids, case, tokenizer) for ids, case in zip(generated, self.asked, strict=True)
         ]
-        return Outcome(losses, general, answers)
+        return Outcome(losses, worse, general, said)
 
-    def grade(self, outcome: Outcome) -> dict[str, Score]:
-        """Return every measure that applies to some record, the losses first."""
+    def grade(self, outcome: Outcome, base: Outcome | None = None) -> dict[str, Score]:
+        """Return every measure that applies to some record, the losses first.
+
+        Args:
+            outcome: What a model made of it.
+            base: What the model made of it that training began with, where it is another.
+        """
         scores: dict[str, Score] = {}
-        if outcome.losses:
+        if any(count for _, count in outcome.losses):
             scores["loss"] = self._mean(outcome.losses)
             scores["perplexity"] = _exponential(scores["loss"])
         if outcome.general:
             scores["general_loss"] = self._mean(outcome.general)
-        values = self.compare(outcome)
-        for name in MEASURES:
-            found = [one[name] for one in values if name in one]
+        compared = self.compare(outcome)
+        values = self._prefer(outcome, base) | {
+            name: [one[name] for one in compared if name in one] for name in MEASURES
+        }
+        for name, found in values.items():
             if found:
                 scores[name] = self._mean([(value, 1) for value in found])
         return scores
+
+    def _prefer(self, outcome: Outcome, base: Outcome | None) -> dict[str, list[float]]:
+        """Return what is measured of answers that are compared."""
+        if not any(side.tokens for side in outcome.worse):
+            return {}
+        after = list(zip(outcome.losses, outcome.worse, strict=True))
+        found = {"ranking_accuracy": rewards.rank(after)}
+        if base is not None:
+            before = list(zip(base.losses, base.worse, strict=True))
+            names = ("reward_accuracy", "reward_margin")
+            found |= zip(names, rewards.reward(before, after, self._beta), strict=True)
+        return found
 
     def compare(self, outcome: Outcome) -> list[dict[str, float]]:
         """Return what each answer is worth."""
@@ -128,6 +154,11 @@ class Exam:
     def _mean(self, pairs: Sequence[tuple[float, float]]) -> Score:
         totals, counts = zip(*pairs, strict=True)
         return bootstrap(totals, counts, seed=self._seed)
+
+
+def _add_up(parts: Iterable[tuple[float, float]]) -> Side:
+    losses, counts = zip(*parts, strict=True) if (parts := list(parts)) else ((), ())
+    return Side(sum(losses), sum(counts))
 
 
 def _read(ids: Sequence[int], case: Case, tokenizer: Tokenizer) -> Answer:

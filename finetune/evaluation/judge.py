@@ -95,7 +95,7 @@ def open_judge(recipe: Recipe, manifest: dict[str, Any], *, key: str | None = No
     if settings is None:
         return None
     kind = METHODS[recipe.method].record
-    if kind != "chat":
+    if kind in ("text", "classifier"):
         raise RecipeError(
             f"evaluation.judge: judges answers in conversations, not {kind} records",
             hint="leave `evaluation.judge` out",

@@ -18,7 +18,7 @@ from finetune.files import open_bytes, read_lines
 from finetune.methods import METHODS
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
-from finetune.records import ChatRecord, Record, decode
+from finetune.records import ChatRecord, Compared, Record, decode
 from finetune.tokens.answers import split_record
 
 BYTES_PER_TOKEN = 4.0  # of ordinary English text; a guess for a tokenizer that is not here
@@ -173,16 +173,21 @@ class _Counter:
             count.unencodable += 1
             return []
         long = sum(len(sample) > self._limit for sample in samples)
+        if isinstance(record, Compared):
+            long = min(long, 1)  # they are left out together
         if long and (policy := self._recipe.data.too_long) != "error":
             fit = tokens.fit(self._tokenizer, record, self._limit, policy, samples)
             samples = fit.samples
             count.dropped += fit.dropped
             count.shortened += fit.shortened
         count.too_long += long
+        trained = sum(sample.count_trained() for sample in samples)
+        if isinstance(record, Compared):
+            return _add_answers(count, samples, trained)
         lengths = [len(sample) for sample in samples]
         if len(lengths) > 1 and self._is_one_pass(record):
             lengths = [max(lengths)]
-        _add(count, lengths, sum(sample.count_trained() for sample in samples))
+        _add(count, lengths, trained)
         return lengths
 
     def _is_one_pass(self, record: Record) -> bool:
@@ -198,3 +203,18 @@ def _add(count: SourceCount, lengths: list[int], trained: int) -> None:
     count.trained_tokens += trained
     count.longest = max(count.longest, *lengths, 0)
     count.expansion_tokens += sum(lengths) - max(lengths, default=0)
+
+
+def _add_answers(count: SourceCount, samples: list[tokens.Sample], trained: int) -> list[int]:
+    """Add answers that are compared: they are trained as one."""
+    sides: dict[int, list[int]] = {}
+    for sample in samples:
+        sides.setdefault(sample.side, []).append(len(sample))
+    for lengths in sides.values():
+        count.longest = max(count.longest, *lengths)
+        count.expansion_tokens += sum(lengths) - max(lengths)
+    total = sum(map(len, samples))
+    count.samples += bool(samples)
+    count.tokens += total
+    count.trained_tokens += trained
+    return [total] if samples else []

@@ -14,7 +14,7 @@ from finetune.errors import RecipeError
 from finetune.methods import METHODS
 from finetune.recipe.faults import explain_faults
 from finetune.recipe.source import Document, Key, read_document, read_value
-from finetune.recipe.tree import Local, Recipe
+from finetune.recipe.tree import Local, Recipe, Training
 from finetune.text import did_you_mean
 
 
@@ -51,6 +51,9 @@ def load_recipe(
     except ValidationError as error:
         raise explain_faults(error, document, path) from None
     _check(recipe, document, path)
+    if METHODS[recipe.method].learning_rate != Training().learning_rate:
+        own = f"default of {recipe.method}"
+        document.places.setdefault(("training", "learning_rate"), own)
     return _place(recipe, path, document.places)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, model_validator
+
+from finetune.methods import METHODS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -143,7 +145,8 @@ class Training(Section):
     steps: PositiveInt | None = None
     """Optimizer steps, instead of `epochs`."""
     learning_rate: Annotated[float, Field(ge=1e-8, le=1)] = 1e-4
-    """Peak learning rate: linear warm-up, then cosine decay to zero."""
+    """Peak learning rate: linear warm-up, then cosine decay to zero (1e-5 where absent for `dpo` \
+and `kto`)."""
     warmup_fraction: Share = 0.05
     """Share of the steps in which the learning rate rises."""
     weight_decay: Share = 0.1
@@ -220,6 +223,8 @@ class Local(Section):
     """Recompute activations to save memory: `auto` does it only when the estimate needs it."""
     max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
+    beta: Positive = 0.1
+    """How strongly `dpo` and `kto` hold to the model as it was: the lower, the further it moves."""
     save_every: PositiveInt | None = None
     """Steps between two checkpoints (a tenth of the run where absent)."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
@@ -311,6 +316,17 @@ class Recipe(Section):
     """What only La Plateforme understands."""
     egress: Egress = Egress()
     """What may leave this machine: uploads, judges, trackers, hub."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """Fill in the method's own learning rate, where a recipe has none."""
+        if not isinstance(values, dict) or not isinstance(values.get("method"), str):
+            return values
+        training, method = values.get("training", {}), METHODS.get(values["method"])
+        if method is None or not isinstance(training, dict):
+            return values
+        return values | {"training": {"learning_rate": method.learning_rate} | training}
 
     _file: Path | None = PrivateAttr(default=None)
     _origins: list[tuple[str, Any, str]] = PrivateAttr(default_factory=list)

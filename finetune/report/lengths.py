@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -12,8 +13,9 @@ from finetune.errors import DataError, FinetuneError
 from finetune.files import open_bytes, read_lines
 from finetune.methods import METHODS
 from finetune.recipe import Recipe
-from finetune.records import decode
+from finetune.records import Compared, Record, decode
 from finetune.tokens import load_tokenizer
+from finetune.tokens.sides import make_conversations
 
 MAX_RECORDS = 10_000  # more are sampled evenly: the picture stays the same
 
@@ -70,17 +72,27 @@ def _count(recipe: Recipe, dataset: Dataset) -> Lengths:
     kind = METHODS[recipe.method].record
     records = sum(file.records for file in dataset.train)
     every = max(1, math.ceil(records / MAX_RECORDS))
-    chosen, number = [], 0
+    chosen: list[list[Record]] = []
+    number = 0
     for file in dataset.train:
         with open_bytes(file.path) as stream:
             for line in read_lines(stream):
                 number += 1
                 if number % every == 0 and line.data is not None:
-                    chosen.append(decode(kind, line.data))
+                    record = decode(kind, line.data)
+                    chosen.append(
+                        list(make_conversations(record).values())
+                        if isinstance(record, Compared)
+                        else [record]
+                    )
     counts, trained = [], 0
-    for result in tokenizer.count_many(chosen):
-        if isinstance(result, DataError):
-            raise result
-        counts.append(result[0])
-        trained += result[1]
+    results = iter(tokenizer.count_many([part for parts in chosen for part in parts]))
+    for parts in chosen:
+        sizes = []
+        for result in itertools.islice(results, len(parts)):
+            if isinstance(result, DataError):
+                raise result
+            sizes.append(result)
+        counts.append(max(sizes)[0])  # of answers that are compared, the longest
+        trained += max(sizes)[1]
     return Lengths(sorted(counts), trained, records, None if counts else "no training records")

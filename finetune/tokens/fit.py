@@ -11,6 +11,7 @@ from finetune.recipe import Recipe
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
+    Compared,
     Message,
     Record,
     SystemMessage,
@@ -32,8 +33,9 @@ class Fit(NamedTuple):
 
     Attributes:
         samples: Samples of at most the limit.
-        dropped: Samples that were left out because they are too long.
-        shortened: Samples whose oldest turns were left out.
+        dropped: Samples that were left out because they are too long; answers that are compared
+            count as one.
+        shortened: Samples whose oldest turns were left out, counted alike.
         lost_messages: Messages left out of shortened samples.
         lost_trained: Trained tokens lost with dropped samples and left-out turns.
     """
@@ -88,8 +90,8 @@ def fit(
         limit: Most tokens of a sample, such as `training.seq_len`.
         policy: `error` refuses the record, `drop` leaves too long samples out,
             `truncate-history` leaves out the oldest whole turns of a conversation (never system
-            prompt, tools or the last trained turn), and drops what still does not fit.
-
+            prompt, tools or the last trained turn), and drops what still does not fit. Answers
+            that are compared keep the same turns, and are dropped together.
         samples: The record's samples, where they are made already.
 
     Raises:
@@ -106,6 +108,8 @@ def fit(
             rule="too-long",
             hint=_HINTS[isinstance(record, TextRecord)],
         )
+    if isinstance(record, Compared):
+        return _fit_together(tokenizer, record, limit, policy, samples)
     kept: list[Sample] = []
     dropped = shortened = lost_messages = lost_trained = 0
     for sample in samples:
@@ -123,6 +127,28 @@ def fit(
             shortened += 1
             lost_messages += sample.stop - short.stop
     return Fit(kept, dropped, shortened, lost_messages, lost_trained)
+
+
+def _fit_together(
+    tokenizer: Tokenizer, record: Compared, limit: int, policy: TooLong, samples: list[Sample]
+) -> Fit:
+    """Leave the same turns out of all answers, the fewest that make them fit, or drop all."""
+    starts = [
+        i for i, message in enumerate(record.prompt) if _begins_turn(record.prompt, i, message)
+    ]
+    low, high = 1, len(starts) - 1 if policy == "truncate-history" else 0
+    best: Fit | None = None
+    while low <= high:
+        middle = (low + high) // 2
+        prompt = _cut(record.prompt, starts[middle])
+        short = tokenizer.encode(msgspec.structs.replace(record, prompt=prompt))
+        if max(map(len, short)) <= limit:
+            lost = len(record.prompt) - len(prompt)
+            best, high = Fit(short, shortened=1, lost_messages=lost), middle - 1
+        else:
+            low = middle + 1
+    trained = sum(sample.count_trained() for sample in samples)
+    return best or Fit([], dropped=1, lost_trained=trained)
 
 
 def _shorten(tokenizer: Tokenizer, record: ChatRecord, sample: Sample, limit: int) -> Sample | None:
@@ -167,7 +193,11 @@ def _train_only(messages: list[Message], trained: tuple[int, ...]) -> list[Messa
 def _encode_from(
     tokenizer: Tokenizer, record: ChatRecord, messages: list[Message], start: int
 ) -> Sample:
-    systems = [message for message in messages[:start] if isinstance(message, SystemMessage)]
-    short = ChatRecord(messages=[*systems, *messages[start:]], tools=record.tools)
+    short = ChatRecord(messages=_cut(messages, start), tools=record.tools)
     (sample,) = tokenizer.encode(short)
     return sample
+
+
+def _cut(messages: list[Message], start: int) -> list[Message]:
+    systems = [message for message in messages[:start] if isinstance(message, SystemMessage)]
+    return [*systems, *messages[start:]]

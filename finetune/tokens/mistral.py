@@ -19,6 +19,7 @@ from finetune.errors import DataError, FinetuneError, UsageError
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
+    Compared,
     Message,
     Record,
     TextRecord,
@@ -30,6 +31,7 @@ from finetune.tokens.engines import Engine, SentencePiece, Tekken, check_text
 from finetune.tokens.layout import CLOSE, OPEN, Layout, Outline, convert, text_index
 from finetune.tokens.parsing import Controls, parse_answer
 from finetune.tokens.selfcheck import check_ids, find_miscount
+from finetune.tokens.sides import make_conversations, placing
 from finetune.tokens.tally import Arithmetic, Numbers, Tally
 from finetune.tokens.tokenizer import IGNORED, Sample, Tokenizer
 
@@ -186,6 +188,10 @@ class MistralFileTokenizer(Tokenizer):
             messages = convert(record.messages)
             for part in parts:
                 _add(tally, self._outline(messages, part, record.tools), part, numbers)
+        elif isinstance(record, Compared):
+            for name, conversation in make_conversations(record).items():
+                with placing(record, name):
+                    tally.join(self._tally(conversation, arithmetic, numbers))
         else:
             self.encode(record)  # raises: it has no samples
         return tally

@@ -52,6 +52,13 @@ class Tally:
             self.fixed_trained += fixed
             self.trained_texts += texts
 
+    def join(self, other: Tally) -> None:
+        """Add what another one holds."""
+        self.fixed += other.fixed
+        self.fixed_trained += other.fixed_trained
+        self.texts += other.texts
+        self.trained_texts += other.trained_texts
+
     def total(self, lengths: Sequence[int]) -> tuple[int, int]:
         """Return tokens and trained tokens, given the length of each text."""
         tokens = self.fixed + sum([lengths[number] for number in self.texts])

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 import msgspec
 
 from finetune.errors import DataError, UsageError
-from finetune.records import AssistantMessage, ChatRecord, Message, Record, TextRecord, Tools
+from finetune.records import (
+    AssistantMessage,
+    ChatRecord,
+    Compared,
+    Message,
+    Record,
+    TextRecord,
+    Tools,
+)
+from finetune.tokens.sides import make_conversations, placing
 
 IGNORED = -100
 """The label of a position that is not trained (the `ignore_index` of torch's cross entropy)."""
@@ -23,6 +32,7 @@ class Sample(msgspec.Struct):
         weights: T loss weights (0 where nothing is trained), or None where each trained one is 1.
         stop: How many of the record's messages the sample holds.
         trained: Index of each message that the sample trains (the first, where some are joined).
+        side: Which of the answers that a record compares it trains: 0 the better or only one.
     """
 
     input_ids: list[int]
@@ -30,6 +40,7 @@ class Sample(msgspec.Struct):
     weights: list[float] | None = None
     stop: int = 0
     trained: tuple[int, ...] = ()
+    side: int = 0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -65,18 +76,34 @@ class Tokenizer(ABC):
 
         More than one where a single pass would train an answer in a context that it does not
         have at inference, for example because the system prompt stands before the last user
-        message.
+        message. A record that compares answers has those of each answer, one after the other.
 
         Raises:
             DataError: The conversation cannot be encoded (`encoding`, `joined-weights`,
-                `nothing-to-train`, `image`, `surrogate`, `control-token`).
+                `nothing-to-train`, `image`, `surrogate`, `control-token`), or the answers that
+                are compared become the same tokens (`same-answers`).
             UsageError: Records of this kind are not trained on tokens.
         """
         if isinstance(record, ChatRecord):
             return self.encode_chat(record)
         if isinstance(record, TextRecord):
             return [self.encode_text(record.text)]
+        if isinstance(record, Compared):
+            return self._encode_answers(record)
         raise UsageError(f"{type(record).__name__}: records of this kind have no samples yet")
+
+    def _encode_answers(self, record: Compared) -> list[Sample]:
+        sides: list[list[Sample]] = []
+        for side, (name, conversation) in enumerate(make_conversations(record).items()):
+            with placing(record, name):
+                samples = self.encode_chat(conversation)
+            for sample in samples:
+                sample.side = side
+            sides.append(samples)
+        ids = [[(sample.input_ids, sample.labels) for sample in samples] for samples in sides]
+        if len(ids) > 1 and ids[0] == ids[1]:
+            raise DataError("the same tokens as `chosen`", path="rejected", rule="same-answers")
+        return [sample for samples in sides for sample in samples]
 
     @abstractmethod
     def encode_chat(self, record: ChatRecord) -> list[Sample]:

@@ -51,9 +51,10 @@ def model(tmp_path_factory):
 @pytest.fixture
 def make_run(model, tmp_path):
     def make_run(
-        *, evaluation=0.5, validation=0.2, changed=True, limit="null", adapter=True, more=""
-    ):
-        rows = [
+        *, evaluation=0.5, validation=0.2, changed=True, limit="null", adapter=True, more="",
+        method="sft", rows=None,
+    ):  # fmt: skip
+        rows = rows or [
             {"messages": [
                 {"role": "user", "content": f"How much is {n} and {n}?"},
                 {"role": "assistant", "content": json.dumps({"sum": 2 * n})},
@@ -63,6 +64,7 @@ def make_run(model, tmp_path):
         (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (tmp_path / "sums.yaml").write_text(
             f"model: {model}\n"
+            f"method: {method}\n"
             f"data: {{train: [{{path: sums.jsonl}}], validation: {validation}}}\n"
             f"evaluation: {{data: {evaluation}, max_new_tokens: 6, limit: {limit}{more}}}\n"
             "local: {dtype: float32}\n"
@@ -143,6 +145,61 @@ def test_losses_are_those_of_whole_logits_and_files_follow_their_schema(make_run
         "loss", "perplexity", "general_loss", "exact_match", "json_valid", "field_accuracy",
         "field_f1",
     }  # fmt: skip
+
+
+def log_probs(model, file):
+    """The log-probability of each answer of each record, from whole logits, one at a time."""
+    import torch
+
+    from finetune.records import decode
+
+    tokenizer, found = load_tokenizer("v3"), []
+    for line in file.read_bytes().splitlines():
+        kind = "rating" if b"completion" in line else "preference"
+        values = []
+        for sample in tokenizer.encode(decode(kind, line)):
+            with torch.no_grad():
+                logits = model(torch.tensor([sample.input_ids])).logits[0, :-1]
+            labels = torch.tensor(sample.labels[1:])
+            values.append(
+                -torch.nn.functional.cross_entropy(
+                    logits, labels, ignore_index=-100, reduction="sum"
+                ).item()
+            )
+        found.append(values)
+    return found
+
+
+def test_pairs_are_measured_by_which_answer_is_likelier_and_which_gained(make_run, model):
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"How much is {n} and {n}?"}],
+            "chosen": [{"role": "assistant", "content": f"It is {2 * n}."}],
+            "rejected": [{"role": "assistant", "content": f"Nobody knows what {n} is."}],
+        }
+        for n in range(RECORDS)
+    ]
+    run = make_run(method="dpo", rows=rows)
+    held_out = run.dataset / "evaluation.jsonl"
+    measures = evaluate(run)
+    tuned = adapt(model, changed=True).eval()
+    after = log_probs(tuned, held_out)
+    with tuned.disable_adapter():
+        before = log_probs(tuned, held_out)
+    count = len(after)
+    assert measures["records"] == count > 4
+    gains = [(new[0] - old[0], new[1] - old[1]) for old, new in zip(before, after, strict=True)]
+    for side, values in (("base", before), ("tuned", after)):
+        share = sum(chosen > rejected for chosen, rejected in values) / count
+        assert measures[side]["ranking_accuracy"]["value"] == pytest.approx(share)
+    accuracy = sum(chosen > rejected for chosen, rejected in gains) / count
+    margin = sum(0.1 * (chosen - rejected) for chosen, rejected in gains) / count
+    assert measures["tuned"]["reward_accuracy"]["value"] == pytest.approx(accuracy)
+    assert measures["tuned"]["reward_margin"]["value"] == pytest.approx(margin, abs=1e-4)
+    assert "reward_accuracy" not in measures["base"]
+    assert "exact_match" in measures["tuned"]  # answers are written out, and beside the chosen one
+    said = json.loads((run.folder / "predictions.jsonl").read_bytes().splitlines()[0])
+    assert said["reference"].startswith("It is")
 
 
 def test_answers_are_those_of_a_model_that_takes_the_likeliest_token(make_run, model):

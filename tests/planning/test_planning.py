@@ -218,3 +218,32 @@ def test_shipped_recipes_plan_without_a_problem(tmp_path, recipe):
     assert made.records > 300
     if made.memory:
         assert made.memory.fits
+
+
+def test_a_pair_is_one_item_with_the_tokens_of_both_answers(plan, tmp_path):
+    rows = [
+        {
+            "prompt": chat(f"Question number {n}?")["messages"],
+            "chosen": [{"role": "assistant", "content": f"It is {n}, I have looked it up."}],
+            "rejected": [{"role": "assistant", "content": "No idea."}],
+        }
+        for n in range(20)
+    ]
+    samples = [
+        load_tokenizer("v3-tekken").encode(decode("preference", json.dumps(row).encode()))
+        for row in rows
+    ]
+    sizes = [sum(map(len, pair)) for pair in samples]
+    made = plan(rows, method="dpo", training={"epochs": 1}, local={"batch_tokens": max(sizes)})
+    assert made.records == made.samples == made.steps == 20
+    assert made.tokens == made.tokens_seen == sum(sizes)
+    assert made.trained_tokens == sum(s.count_trained() for pair in samples for s in pair)
+    assert made.longest == max(len(sample) for pair in samples for sample in pair)
+    assert made.expansion_tokens == 0
+    assert made.memory.micro_batch_tokens >= max(sizes)
+    limit = {"training": {"seq_len": 100}, "method": "dpo"}
+    rows[0]["chosen"][0]["content"] *= 20
+    assert plan(rows, **limit).problems
+    dropped = plan(rows, data={"too_long": "drop"}, **limit)
+    assert (dropped.samples, dropped.records) == (19, 20)
+    assert "1 sample over `training.seq_len` left out" in dropped.notes

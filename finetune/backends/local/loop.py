@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.backends.local import checkpoints
 from finetune.backends.local.quiet import quiet
-from finetune.backends.local.task import Task, count_items, fill_rows
+from finetune.backends.local.task import Task, count_items, fill_rows, move
 from finetune.errors import FinetuneError, Interrupted, RunError
 from finetune.progress import Progress, silent
 from finetune.text import size
@@ -125,11 +125,7 @@ def measure_loss(task: Task, model: Any, items: Sequence[Any]) -> float:
     total = 0.0
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=_is_half(model)):
         for group in fill_rows(items, _VALIDATION_TOKENS):
-            batch = {
-                key: value.to(device) if isinstance(value, torch.Tensor) else value
-                for key, value in task.collate(group).items()
-            }
-            total += task.loss(model, batch)[0].item()
+            total += task.loss(model, move(task.collate(group), device))[0].item()
     model.train(training)
     return total / count_items(items)
 

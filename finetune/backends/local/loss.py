@@ -20,11 +20,10 @@ class _HeadLoss(torch.autograd.Function):
         hidden: torch.Tensor,
         head: torch.Tensor,
         targets: torch.Tensor,
-        weights: torch.Tensor | None,
     ) -> torch.Tensor:
         differentiate = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if differentiate else None
-        total = hidden.new_zeros((), dtype=torch.float32)
+        losses = hidden.new_empty(len(targets), dtype=torch.float32)
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
             target = targets[part, None]
@@ -32,21 +31,26 @@ class _HeadLoss(torch.autograd.Function):
             picked = logits.gather(1, target)
             top = logits.amax(dim=1, keepdim=True)
             mass = logits.sub_(top).exp_().sum(dim=1, keepdim=True)
-            losses = mass.log() + top - picked
-            total += losses.sum() if weights is None else losses[:, 0].dot(weights[part])
+            losses[part] = (mass.log() + top - picked)[:, 0]
             if gradient is not None:
                 slope = logits.div_(mass).scatter_add_(1, target, -torch.ones_like(picked))
-                if weights is not None:
-                    slope *= weights[part, None]
                 torch.mm(slope.to(head.dtype), head, out=gradient[part])
         if gradient is not None:
             ctx.save_for_backward(gradient)
-        return total
+        return losses
 
     @staticmethod
-    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * scale, None, None, None  # a scalar: the dtype stays, the scale is exact
+        scaled = torch.empty_like(gradient)
+        torch.mul(gradient, scale[:, None], out=scaled)  # in float32, rounded once
+        return scaled, None, None
+
+
+def head_losses(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of each position: nats, float32, [n]. See `head_loss`."""
+    losses: torch.Tensor = _HeadLoss.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
+    return losses
 
 
 def head_loss(
@@ -66,8 +70,8 @@ def head_loss(
     Returns:
         A float32 scalar: the sum, in nats.
     """
-    total: torch.Tensor = _HeadLoss.apply(hidden, head, targets, weights)  # type: ignore[no-untyped-call]
-    return total
+    losses = head_losses(hidden, head, targets)
+    return losses.sum() if weights is None else losses.dot(weights)
 
 
 def packed_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,8 +52,19 @@ def read_samples(path: Path, recipe: Recipe, tokenizer: Tokenizer, epoch: int = 
     Raises:
         DataError: A record can't be encoded, or is too long and the recipe says `error`.
     """
+    fitted = fit_records(path, recipe, tokenizer, epoch)
+    return [packed for _, kept in fitted for packed in map(pack, kept) if packed.items]
+
+
+def fit_records(
+    path: Path, recipe: Recipe, tokenizer: Tokenizer, epoch: int = 0
+) -> Iterator[tuple[records.Record, list[Sample]]]:
+    """Yield each record of a file with its samples, see `read_samples`.
+
+    Raises:
+        DataError: See `read_samples`.
+    """
     decoder = records.decoder(METHODS[recipe.method].record)
-    samples: list[Packed] = []
     with files.open_bytes(path) as file:
         for line in files.read_lines(file):
             try:
@@ -71,8 +82,7 @@ def read_samples(path: Path, recipe: Recipe, tokenizer: Tokenizer, epoch: int = 
                     rule=error.rule,
                     hint=error.hint,
                 ) from None
-            samples += [packed for packed in map(pack, kept) if packed.items]
-    return samples
+            yield record, kept
 
 
 def pack(sample: Sample) -> Packed:

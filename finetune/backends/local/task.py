@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 if TYPE_CHECKING:
     import torch
 
+    from finetune.progress import Progress
     from finetune.recipe import Recipe
     from finetune.tokens import Tokenizer
 
@@ -25,6 +26,13 @@ class Item(Protocol):
         """What it counts in the mean loss of a step."""
 
 
+class Refer(Protocol):
+    """See `Task.refer`."""
+
+    def __call__(self, model: Any, items: Sequence[Any], /, *, progress: Progress) -> list[Any]:
+        """Return the items, completed."""
+
+
 class Task(NamedTuple):
     """How a method's records become items, and items a loss.
 
@@ -34,12 +42,15 @@ class Task(NamedTuple):
         loss: Returns a batch's summed loss, and other sums that are logged as means under their
             names.
         prepare: Turns the base into the model that is trained: (model, recipe).
+        refer: Returns items with what the model says of them before training, where the loss
+            asks for it: (model, items, progress).
     """
 
     read: Callable[[Path, Recipe, Tokenizer, int], Sequence[Any]]
     collate: Callable[[Sequence[Any]], dict[str, Any]]
     loss: Callable[[Any, dict[str, Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
     prepare: Callable[[Any, Recipe], Any]
+    refer: Refer | None = None
 
 
 _Item = TypeVar("_Item", bound=Item)
@@ -62,3 +73,13 @@ def fill_rows(items: Sequence[_Item], limit: int) -> Iterator[list[_Item]]:
 def count_items(items: Sequence[Item]) -> float:
     """Return what the summed loss of these is divided by."""
     return sum(item.items for item in items)
+
+
+def move(batch: dict[str, Any], device: Any) -> dict[str, Any]:
+    """Return the batch with its tensors on a device."""
+    import torch
+
+    return {
+        key: value.to(device) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }

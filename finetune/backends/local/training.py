@@ -23,6 +23,7 @@ from finetune.text import size
 from finetune.tokens import load_tokenizer
 
 if TYPE_CHECKING:
+    from finetune.backends.local.schedule import Step
     from finetune.corpus import Dataset
     from finetune.recipe import Recipe
     from finetune.runs import Run
@@ -70,6 +71,7 @@ def tune(
     groups = count_trainable(model)
     run.event("training", steps=len(steps), samples=len(training.items), trainable=groups)
     progress("adapt", 1, 1, **dict(groups))
+    validation = refer(task, model, training.items, steps, validation, progress=progress)
     facts = identify(recipe, dataset.digest, tokenizer.sha256, fingerprint(folder))
     facts["micro_batch_tokens"] = micro  # sums of floats depend on how they are split
     fit(
@@ -139,6 +141,28 @@ def read_training(
             hint="see `rejected.jsonl` there, and `data.too_long` in the recipe",
         )
     return Training(items, weights, passes)
+
+
+def refer(
+    task: Task,
+    model: Any,
+    items: list[Item],
+    steps: Sequence[Step],
+    validation: Sequence[Item],
+    *,
+    progress: Progress = silent,
+) -> Sequence[Item]:
+    """Complete what is trained with what the model says of it now; return what validates, too.
+
+    Of `items`, only those that the schedule uses are looked at.
+    """
+    if task.refer is None:
+        return validation
+    used = sorted({index for step in steps for group in step.micro_batches for index in group})
+    found = task.refer(model, [items[index] for index in used], progress=progress)
+    for index, item in zip(used, found, strict=True):
+        items[index] = item
+    return task.refer(model, validation, progress=progress)
 
 
 def share_memory(folder: Path, recipe: Recipe, lengths: Sequence[int]) -> tuple[int, bool]:
