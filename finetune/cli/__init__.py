@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("finetune.cli.chat", "Talk with a run's model."),
     "export": ("finetune.cli.export", "Write a run's model in another form."),
     "platform": ("finetune.cli.platform", "Jobs, files and models on La Plateforme."),
+    "serve": ("finetune.cli.serve", "Serve La Plateforme's API on this machine."),
     "models": ("finetune.cli.models", "List the models of the catalog."),
     "recipes": ("finetune.cli.recipes", "List the shipped recipes, or copy one."),
     "explain": ("finetune.cli.explain", "Explain a recipe key, a rule or an exit code."),

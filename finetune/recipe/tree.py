@@ -175,6 +175,8 @@ class Judge(Section):
 class Evaluation(Section):
     """What is measured at the end of a run, on records that training never sees."""
 
+    measure: bool = True
+    """Measure base and tuned model at the end of a run; what is held out stays held out."""
     data: Share = 0.0
     """Share of the records kept from training and validation; 0 measures on the validation data."""
     max_new_tokens: PositiveInt = 512

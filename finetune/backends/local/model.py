@@ -126,7 +126,7 @@ def load_model(
     return model.eval()
 
 
-def load_adapter(model: Any, adapter: Path) -> Any:
+def load_adapter(model: Any, adapter: Path, *, name: str = "default") -> Any:
     """Return the model with a trained adapter on it, ready to answer.
 
     `with tuned.disable_adapter():` gives the base again. Adapters are held in the base's own
@@ -135,6 +135,7 @@ def load_adapter(model: Any, adapter: Path) -> Any:
     Args:
         model: The base, as `load_model` gives it.
         adapter: Folder with `adapter_config.json` and `adapter_model.safetensors`.
+        name: What PEFT calls it.
 
     Raises:
         UsageError: There is no adapter, or it belongs to another model.
@@ -145,13 +146,15 @@ def load_adapter(model: Any, adapter: Path) -> Any:
         import peft
 
         try:
-            tuned = peft.PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False)
+            tuned = peft.PeftModel.from_pretrained(
+                model, adapter, adapter_name=name, autocast_adapter_dtype=False
+            )
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise UsageError(
                 f"{adapter}: this adapter does not fit the model: {type(error).__name__}"
             ) from error
-    for name, parameter in tuned.named_parameters():
-        if ".lora_A." in name or ".lora_B." in name:
+    for weight, parameter in tuned.named_parameters():
+        if ".lora_A." in weight or ".lora_B." in weight:
             parameter.data = parameter.data.to(model.dtype)
     return tuned.eval()
 

@@ -1,0 +1,1 @@
+"""The server: La Plateforme's fine-tuning API on this machine, trained by the local backend."""

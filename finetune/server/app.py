@@ -1,0 +1,148 @@
+"""The app: every path of the API, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from finetune import __version__
+from finetune.server.answering import Inference
+from finetune.server.files import Files
+from finetune.server.jobs import Jobs
+from finetune.server.keys import Gate
+from finetune.server.models import Models
+from finetune.server.refusal import Refused
+from finetune.server.store import Store
+from finetune.server.supervisor import Supervisor
+from finetune.server.weights import Names, read_names
+
+
+class Settings(NamedTuple):
+    """How a server was started.
+
+    Attributes:
+        folder: Where everything of it lies.
+        models: The file that says which weights a name means.
+        aliases: Ids that mean a run's adapter.
+        workers: How many jobs train at once.
+        exclusive: Training has the device to itself: nobody answers meanwhile.
+        refuse: A no that clients have to stand, for their tests: `cards` that can't be tuned, a
+            refused `create`, jobs that are `gone` (410) or `missing` (404).
+    """
+
+    folder: Path
+    models: Path | None = None
+    aliases: Mapping[str, Path] = {}
+    workers: int = 1
+    exclusive: bool = False
+    refuse: str | None = None
+
+
+class Service:
+    """All parts of a server.
+
+    Args:
+        settings: How it was started.
+
+    Raises:
+        UsageError: A file of `settings` is wrong.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.folder.resolve())
+        self.gate = Gate(self.store)
+        self.names = Names(read_names(settings.models))
+        self.files = Files(self.store)
+        self.jobs = Jobs(self.store, self.files, self.names)
+        tunable = settings.refuse != "cards"
+        self.models = Models(self.store, self.names, settings.aliases, tunable=tunable)
+        self.supervisor = Supervisor(
+            self.store, self.jobs, self.models, self.names, workers=settings.workers
+        )
+        self.inference = Inference(self.store.folder, self._is_shut)
+        self.files.sweep()
+        self.jobs.sweep()
+
+    def _is_shut(self) -> bool:
+        return self.settings.exclusive and self.supervisor.training()
+
+    @contextlib.asynccontextmanager
+    async def life(self, _: FastAPI) -> AsyncIterator[None]:
+        """Run the supervisor and the bookkeeping while the app is up."""
+        thread = threading.Thread(target=self.supervisor.run, daemon=True)
+        thread.start()
+        books = asyncio.create_task(self._keep_books())
+        try:
+            yield
+        finally:
+            books.cancel()
+            await self.inference.close()
+            await asyncio.to_thread(self.supervisor.stop)
+            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(self.gate.flush)
+
+    async def _keep_books(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            await asyncio.to_thread(self.gate.flush)
+            await asyncio.to_thread(self.files.expire)
+            if self._is_shut():
+                await self.inference.close()
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the API of a service."""
+    from finetune.server.routes import completions as answers
+    from finetune.server.routes import files, jobs, models, page
+
+    app = FastAPI(
+        title="finetune serve",
+        version=__version__,
+        summary="La Plateforme's fine-tuning API, on your own machine",
+        lifespan=service.life,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    for module in (files, jobs, models, answers, page):
+        app.include_router(module.router)
+    app.add_exception_handler(Refused, _refuse)
+    app.add_exception_handler(RequestValidationError, _explain)
+    app.add_exception_handler(HTTPException, _plain)
+    return app
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)  # noqa: S101 (registered for it)
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _explain(_: Request, error: Exception) -> Response:
+    """Answer to a request that breaks the contract; what was sent is not repeated."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 (registered for it)
+    faults: list[dict[str, Any]] = []
+    for fault in error.errors():
+        kept = {"loc": list(fault["loc"]), "msg": fault["msg"], "type": fault["type"]}
+        limits = {
+            name: value
+            for name, value in fault.get("ctx", {}).items()
+            if isinstance(value, int | float)
+        }
+        faults.append(kept | ({"ctx": limits} if limits else {}))
+    return JSONResponse({"detail": faults}, 422)
+
+
+async def _plain(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 (registered for it)
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)

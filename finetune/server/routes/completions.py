@@ -1,0 +1,73 @@
+"""`/v1/chat/completions` and `/v1/fim/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response, StreamingResponse
+
+from finetune.server.completion import ask_chat, ask_fim, collect, shape
+from finetune.server.contract import ChatAnswer, ChatRequest, FimRequest
+from finetune.server.keys import Key
+from finetune.server.refusal import Refused
+from finetune.server.routes.shared import Caller, Here, refusals
+
+router = APIRouter(prefix="/v1", tags=["answers"])
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream` as server-sent events that end with `[DONE]`.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    **refusals(400, 404, 503),
+}
+
+
+@router.post("/chat/completions", response_model=ChatAnswer, responses=_ANSWERS)
+async def complete_chat(request: ChatRequest, key: Caller, service: Here) -> Response:
+    """Go on with a conversation."""
+    who = service.models.answerer(request.model)
+    return await _answer(request, ask_chat(request, who), key, service)
+
+
+@router.post("/fim/completions", response_model=ChatAnswer, responses=_ANSWERS)
+async def complete_fim(request: FimRequest, key: Caller, service: Here) -> Response:
+    """Fill in a middle, or go on with a text."""
+    who = service.models.answerer(request.model)
+    return await _answer(request, ask_fim(request, who), key, service)
+
+
+async def _answer(
+    request: ChatRequest | FimRequest, question: Any, key: Key, service: Any
+) -> Response:
+    lines = service.inference.ask(question)
+    if not request.stream:
+        answer = await collect(lines, request.model)
+        _count(service, key, answer.usage)
+        return Response(answer.model_dump_json(), media_type="application/json")
+    parts = shape(lines, request.model)
+    first = await anext(parts)  # what is refused is refused before the stream begins
+    return StreamingResponse(_events(first, parts, key, service), media_type="text/event-stream")
+
+
+async def _events(
+    first: Any, parts: AsyncIterator[Any], key: Key, service: Any
+) -> AsyncIterator[str]:
+    usage = None
+    try:
+        part = first
+        while part is not None:
+            usage = part.usage or usage
+            yield f"data: {part.model_dump_json(exclude_none=part.usage is None)}\n\n"
+            part = await anext(parts, None)
+    except Refused as error:  # too late for a status
+        yield f'data: {{"object": "error", "message": "{error.status}"}}\n\n'
+    finally:
+        if usage is not None:
+            _count(service, key, usage)
+    yield "data: [DONE]\n\n"
+
+
+def _count(service: Any, key: Key, usage: Any) -> None:
+    service.gate.count(key, tokens_in=usage.prompt_tokens, tokens_out=usage.completion_tokens)

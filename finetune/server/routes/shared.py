@@ -1,0 +1,61 @@
+"""What all paths share: the service, and who asks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from finetune.server.contract import Refusal
+from finetune.server.keys import Key
+from finetune.server.refusal import Refused
+
+if TYPE_CHECKING:
+    from finetune.server.app import Service
+
+_BEARER = HTTPBearer(auto_error=False, description="A key of `finetune serve keys create`.")
+
+
+def find_service(request: Request) -> Any:
+    """Return the service behind a request."""
+    return request.app.state.service
+
+
+async def admit(
+    request: Request,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+) -> Key:
+    """Return the key of a request.
+
+    Raises:
+        Refused: 401 without one that holds, 429 over its limit.
+    """
+    service: Service = find_service(request)
+    if credentials is None:
+        raise Refused(401, "Unauthorized", headers={"WWW-Authenticate": "Bearer"})
+    return service.gate.admit(credentials.credentials)
+
+
+Caller = Annotated[Key, Depends(admit)]
+Here = Annotated[Any, Depends(find_service)]
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the description of what a path may say no with."""
+    words = {
+        400: "It can't be done as asked.",
+        401: "No key, or one that does not hold.",
+        403: "Not for this object.",
+        404: "There is none.",
+        409: "There is one like it.",
+        410: "Not offered any more.",
+        413: "Too large.",
+        422: "The request breaks the contract, or asks for what is not here.",
+        429: "Over a limit of the key.",
+        503: "Not now: come back after `Retry-After` seconds.",
+    }
+    return {
+        status: {"model": Refusal, "description": words[status]}
+        for status in sorted({401, 422, 429, *statuses})
+    }

@@ -1,0 +1,102 @@
+"""Weights: what the name of a model means on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from finetune.catalog import MODELS
+from finetune.errors import RecipeError, UsageError
+from finetune.planning.place import Place, find_place
+from finetune.recipe.source import read_document
+from finetune.recipe.tree import Local, Section
+from finetune.server.refusal import Refused
+
+
+class Weights(Section):
+    """What a name means: one entry of the file of `--models`."""
+
+    model: str
+    """A catalog name, a hub id, or a folder (relative to the file)."""
+    local: Local = Local()
+    """How it is trained: the recipe's section of this name."""
+    price: Annotated[float, Field(ge=0)] = 0.0
+    """What a million trained tokens cost, for the bill of a job."""
+    currency: str = "EUR"
+    """The currency of `price`."""
+
+
+class Names:
+    """The names that this server answers to: those of the map, and catalog names with weights here.
+
+    Args:
+        entries: From `read_names`.
+    """
+
+    def __init__(self, entries: Mapping[str, Weights]) -> None:
+        self._entries = dict(entries)
+        for model in MODELS:
+            if model.name not in self._entries and _is_here(model.name):
+                self._entries[model.name] = Weights(model=model.name)
+
+    def all(self) -> dict[str, Weights]:
+        """Return every name with what it means."""
+        return dict(self._entries)
+
+    def find(self, name: str, kind: str = "completion") -> Weights:
+        """Return what a name means.
+
+        Raises:
+            Refused: 422: there are no weights for it; it says which line to add.
+        """
+        found = self._entries.get(name)
+        if found is None:
+            raise Refused(
+                422,
+                f"Model not available for this type of fine-tuning ({kind}). There are no weights"
+                f" for `{name[:100]}` here: add the line"
+                f" `{name[:100]}: {{model: FOLDER_OR_HUB_ID}}` to the file of `--models`,"
+                f" or take one of {', '.join(self._entries)}",
+            )
+        return found
+
+
+def read_names(path: Path | None) -> dict[str, Weights]:
+    """Return the entries of a `--models` file: name → weights.
+
+    Raises:
+        UsageError: It cannot be read, or an entry is wrong.
+    """
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    document = read_document(path)
+    entries = {}
+    for name, value in document.values.items():
+        where = document.places.get((name,), str(path))
+        try:
+            entry = Weights.model_validate({"model": value} if isinstance(value, str) else value)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise RecipeError(f"{where}: {name}: {key}: {first['msg'].lower()}") from None
+        folder = path.parent / Path(entry.model).expanduser()
+        if folder.is_dir():
+            entry = entry.model_copy(update={"model": str(folder.resolve())})
+        find_place(entry.model)  # a catalog name, a folder or a hub id
+        entries[name] = entry
+    return entries
+
+
+def _is_here(name: str) -> bool:
+    try:
+        place: Place = find_place(name)
+    except UsageError:
+        return False
+    return place.folder is not None or (
+        place.model is not None and place.model.package is not None and place.tokenizer is not None
+    )

@@ -1,0 +1,171 @@
+"""A real server on loopback, and a tiny model that it can train in seconds."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 240.0  # seconds for anything a server does; the machine may be loaded
+
+
+class Running:
+    """A server that was started: its URL, folder and process, and clients with keys of their own."""
+
+    def __init__(self, folder, *options):
+        self.folder, self._options = folder, options
+        self._keys = {}
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "finetune", "serve", "--port", "0", "--json",
+             "--folder", str(self.folder), *map(str, self._options)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        line = self.process.stdout.readline()
+        assert line, f"the server did not start: exit {self.process.wait()}"
+        self.ready = json.loads(line)
+        self.url = self.ready["url"]
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(PATIENCE)
+        self.process.stdout.close()
+        return code
+
+    def key(self, name="tests", *options):
+        if name not in self._keys:
+            done = subprocess.run(
+                [sys.executable, "-m", "finetune", "serve", "keys", "create", name, "--json",
+                 "--folder", str(self.folder), *map(str, options)],
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )  # fmt: skip
+            self._keys[name] = json.loads(done.stdout)["key"]
+        return self._keys[name]
+
+    @contextlib.contextmanager
+    def client(self, name="tests"):
+        headers = {"Authorization": f"Bearer {self.key(name)}"}
+        with httpx2.Client(
+            base_url=self.url, headers=headers, timeout=PATIENCE, trust_env=False
+        ) as client:
+            yield client
+
+
+def upload(client, name, rows, **fields):
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    reply = client.post(
+        "/v1/files", files={"file": (name, data)}, data={"purpose": "fine-tune"} | fields
+    )
+    assert reply.status_code == 200, reply.text
+    return reply.json()["id"]
+
+
+def wait_for(client, job, *statuses):
+    """Poll a job until it has one of these statuses, or one from which there is no way to them."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        found = client.get(f"/v1/fine_tuning/jobs/{job}").json()
+        if found["status"] in statuses:
+            return found
+        ended = ("SUCCESS", "FAILED", "FAILED_VALIDATION", "CANCELLED")
+        assert found["status"] not in ended, found["events"]
+        time.sleep(0.1)
+    raise AssertionError(f"still {found['status']}")
+
+
+def chats(count, start=0):
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"How many is {number}?"},
+                {"role": "assistant", "content": f"It is {number}."},
+            ]
+        }
+        for number in range(start, start + count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """The folder of a random Mistral of two layers, with the tokenizer of the embedded model."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from finetune.tokens import load_tokenizer
+    from finetune.tokens.embedded import provide_tokenizer
+
+    tokenizer = provide_tokenizer()
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=load_tokenizer(tokenizer).vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        sliding_window=None,
+        tie_word_embeddings=True,
+    )
+    folder = tmp_path_factory.mktemp("small") / "model"
+    MistralForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    for path in tokenizer.iterdir():
+        if path.name != "digests.json":
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def names(small_model, tmp_path_factory):
+    """A `--models` file in which `small` means the small model."""
+    path = tmp_path_factory.mktemp("names") / "models.yaml"
+    path.write_text(f"small: {{model: {small_model}, local: {{batch_tokens: 128}}, price: 2.0}}\n")
+    return path
+
+
+@pytest.fixture
+def serve(tmp_path, names):
+    """Start servers: `serve()` or `serve("--refuse", "create")`; they end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*options, folder=tmp_path / "server"):
+            running = Running(folder, "--models", names, *options)
+            stack.callback(_end, running)
+            return running
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, names):
+    """One server for the tests of a module."""
+    running = Running(tmp_path_factory.mktemp("module") / "server", "--models", names)
+    yield running
+    _end(running)
+
+
+def _end(running):
+    if running.process.poll() is None:
+        running.stop()
+    if not running.process.stdout.closed:
+        running.process.stdout.close()
