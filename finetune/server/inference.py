@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from finetune.backends.local.constraint import Grammar, follow_schema, force_calls
 from finetune.backends.local.sampling import Sampling, stream
 from finetune.backends.local.shared import Shared
 from finetune.errors import FinetuneError
@@ -268,10 +269,15 @@ def _encode(question: Question, tokenizer: Tokenizer) -> list[int]:
     return [*ids, *tokenizer.text_ids(question.prefix)] if question.prefix else ids
 
 
-def _constrain(question: Question, tokenizer: Tokenizer) -> Any:
-    if question.schema is None and question.force is None:
-        return None
-    raise Declined(422, f"JSON answers are not served yet for {tokenizer.name}.")
+def _constrain(question: Question, tokenizer: Tokenizer) -> Grammar | None:
+    if question.force is not None:
+        tools = [
+            {"name": tool.function.name, "parameters": tool.function.parameters}
+            for tool in question.tools
+            if tool.function.name in question.force
+        ]
+        return force_calls(tokenizer, tools)
+    return None if question.schema is None else follow_schema(tokenizer, question.schema)
 
 
 def _calls(answer: AssistantMessage) -> list[dict[str, Any]]:

@@ -117,6 +117,18 @@ class MistralFileTokenizer(Tokenizer):
                 ids += self.text_ids(outline.texts[text_index(mark)])
         return ids
 
+    def vocabulary(self) -> list[bytes | None]:
+        """Return the bytes of each id; None for control tokens."""
+        if self._is_tekken:
+            special, piece = self._raw.is_special, self._raw.id_to_byte_piece
+            return [None if special(token) else piece(token) for token in range(self.vocab_size)]
+        return [_bytes(self._raw.id_to_piece(token)) for token in range(self.vocab_size)]
+
+    @property
+    def call_controls(self) -> Controls:
+        """The control tokens inside an answer."""
+        return self._controls
+
     @property
     def fim_controls(self) -> tuple[int, int]:
         """The control tokens before a suffix and before a prefix."""
@@ -262,6 +274,17 @@ class MistralFileTokenizer(Tokenizer):
             return raw.decode()
         except UnicodeDecodeError:
             return "".join(f"<0x{byte:02X}>" for byte in raw)
+
+
+def _bytes(piece: str) -> bytes | None:
+    """Return the bytes of a SentencePiece, None for a control token."""
+    if piece in ("<unk>", "<s>", "</s>") or (
+        piece[0] == "[" and piece[-1] == "]" and len(piece) > 3
+    ):
+        return None
+    if len(piece) == 6 and piece.startswith("<0x"):
+        return bytes.fromhex(piece[3:5])
+    return piece.replace("\u2581", " ").encode()
 
 
 def _add(tally: Tally, outline: Outline, part: Part, numbers: Numbers) -> None:

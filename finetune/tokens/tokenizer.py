@@ -18,6 +18,8 @@ from finetune.records import (
     Tools,
 )
 from finetune.tokens.sides import make_conversations, placing
+from finetune.records import AssistantMessage, ChatRecord, Message, Record, TextRecord, Tools
+from finetune.tokens.parsing import Controls
 
 IGNORED = -100
 """The label of a position that is not trained (the `ignore_index` of torch's cross entropy)."""
@@ -131,6 +133,22 @@ class Tokenizer(ABC):
     @abstractmethod
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return one visible string for each id, control tokens by their name."""
+
+    def vocabulary(self) -> list[bytes | None]:
+        """Return the bytes of each id; None for control tokens.
+
+        Raises:
+            UsageError: The tokenizer does not tell them.
+        """
+        raise UsageError(
+            f"{self.name}: the bytes of its ids are not known",
+            hint="it takes one of Mistral's tokenizer files",
+        )
+
+    @property
+    def call_controls(self) -> Controls | None:
+        """The control tokens inside an answer, None where a template lays calls out as text."""
+        return None
 
     @property
     def fim_controls(self) -> tuple[int, int]:
