@@ -17,9 +17,8 @@ from finetune.records import (
     TextRecord,
     Tools,
 )
-from finetune.tokens.sides import make_conversations, placing
-from finetune.records import AssistantMessage, ChatRecord, Message, Record, TextRecord, Tools
 from finetune.tokens.parsing import Controls
+from finetune.tokens.sides import make_conversations, placing
 
 IGNORED = -100
 """The label of a position that is not trained (the `ignore_index` of torch's cross entropy)."""
