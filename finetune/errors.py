@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 
 
 class FinetuneError(Exception):
@@ -41,10 +42,11 @@ class FinetuneError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.__dict__.copy()))
+        return (rebuild, (type(self), self.__dict__.copy()))
 
 
-def _rebuild(cls: type[FinetuneError], state: dict[str, object]) -> FinetuneError:
+def rebuild(cls: type[FinetuneError], state: Mapping[str, object]) -> FinetuneError:
+    """Return an error of another process, given its `__dict__`."""
     error = cls.__new__(cls)
     Exception.__init__(error, state["message"])
     error.__dict__.update(state)

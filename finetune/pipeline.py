@@ -136,10 +136,13 @@ def run(
         TrainingError: Training failed.
         Interrupted: A signal came; the same call goes on.
     """
+    from finetune.backends.local.launch import check_launch
     from finetune.planning import check_model
 
     train = _backend(recipe, key=key, confirm=confirm)
     check_model(recipe)
+    if recipe.backend == "local":
+        check_launch(recipe)
     dataset = prepare(recipe, folder=datasets, workers=workers, progress=progress)
     evaluation.open_judge(recipe, dataset.manifest)  # before hours of training
     identity = runs.identify(recipe, dataset.digest)
@@ -147,13 +150,8 @@ def run(
         current = _find(identity, folder, run_folder, fresh=fresh)
         if current is None:
             place = run_folder or runs.new_folder(folder, recipe.name)
-            current = Run.create(
-                place,
-                recipe,
-                identity=identity,
-                dataset=dataset.folder,
-                dataset_digest=dataset.digest,
-            )
+            facts: Any = {"dataset": dataset.folder, "dataset_digest": dataset.digest}
+            current = Run.create(place, recipe, identity=identity, **facts)
     if current.state["state"] == "done":
         return current
     with current.lock():

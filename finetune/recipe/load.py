@@ -134,6 +134,8 @@ def _check(recipe: Recipe, document: Document, path: Path) -> None:
     if recipe.training.fim_ratio and recipe.method != "pretrain":
         fail(("training", "fim_ratio"), "only documents have a middle to fill in (`pretrain`)")
     _check_local(recipe.local, fail)
+    if fault := _find_launch_fault(recipe):
+        fail(("local", "launch", "strategy"), fault)
     validation = recipe.data.validation
     for number, source in enumerate(recipe.data.train):
         if source.chunks.overlap * 2 >= source.chunks.tokens:
@@ -149,6 +151,17 @@ def _check_local(local: Local, fail: Callable[..., None]) -> None:
         fail(("local", "lora", "dora"), "experts have no rows of their own to give a length")
     if local.lora.experts and local.lora.dropout:
         fail(("local", "lora", "dropout"), "is not possible on experts, which are fused tensors")
+
+
+def _find_launch_fault(recipe: Recipe) -> str | None:
+    launch = recipe.local.launch
+    if launch.strategy == "ddp":
+        return None
+    if launch.processes * launch.nodes == 1:
+        return f"`{launch.strategy}` shares among processes, and there is one"
+    if recipe.local.quantize != "none":
+        return f"`{launch.strategy}` does not go with `local.quantize`; `ddp` does"
+    return None
 
 
 def _place(recipe: Recipe, path: Path, places: dict[Key, str]) -> Recipe:

@@ -208,6 +208,18 @@ class Lora(Section):
     """Adapt the experts of a mixture too, with the loss that keeps all of them in use."""
 
 
+class Launch(Section):
+    """Processes that train one model together, started by `accelerate launch`."""
+
+    processes: PositiveInt = 1
+    """Processes on each machine: one a GPU, or so many that share the cores."""
+    nodes: PositiveInt = 1
+    """Machines; `finetune run` is called on each, with the same run folder."""
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
+    """What is split: only the work, the model being whole in each process (`ddp`), the weights \
+too (`fsdp`: FSDP2), or the optimizer's state (`deepspeed`: ZeRO 2)."""
+
+
 class Local(Section):
     """What only the local backend understands."""
 
@@ -232,7 +244,9 @@ class Local(Section):
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Committed checkpoints kept on disk."""
     threads: PositiveInt | None = None
-    """CPU threads (all cores where absent)."""
+    """CPU threads of each process (all cores, shared among the processes, where absent)."""
+    launch: Launch = Launch()
+    """Processes that train one model together, started by `accelerate launch`."""
 
 
 class Wandb(Section):

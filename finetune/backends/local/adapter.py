@@ -18,20 +18,25 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 
-def save_adapter(model: Any, folder: Path, card: str) -> None:
+def save_adapter(
+    model: Any, folder: Path, card: str, weights: Mapping[str, Any] | None = None
+) -> None:
     """Write a model's adapter and its card into `folder`, replacing an older one.
 
     Args:
         model: A model with adapters.
         folder: Gets `adapter_model.safetensors`, `adapter_config.json` and `README.md`.
         card: The card's text.
+        weights: The trained weights by name, where the model holds shards of them.
     """
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     with quiet():
         # By default PEFT asks the hub whether the base's vocabulary is another: it never is here.
-        model.save_pretrained(new, safe_serialization=True, save_embedding_layers=False)
+        model.save_pretrained(
+            new, safe_serialization=True, save_embedding_layers=False, state_dict=weights
+        )
     files.write_atomic(new / "README.md", card.encode())
     for path in new.iterdir():
         files.sync_file(path)

@@ -10,8 +10,9 @@ only after their hashes were found right.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,14 @@ NEEDED = frozenset(
         "trainer_state.json",
     }
 )
-_KEPT = NEEDED | {"scaler.pt"}
+# What several ranks write: a file or folder, and the files that it stands for.
+_OF_RANKS: dict[str, set[str]] = {
+    "rng_state_*.pth": {"rng_state.pth"},
+    "pytorch_model_fsdp_0": {"adapter_config.json", "adapter_model.safetensors"},
+    "optimizer_0": {"optimizer.pt"},
+    "global_step*": {"optimizer.pt"},  # DeepSpeed's
+}
+_KEPT = (*NEEDED, "scaler.pt", "latest", *_OF_RANKS)
 _MANIFEST, _COMMITTED, _BAD = "MANIFEST.json", "COMMITTED", ".bad"
 
 
@@ -54,11 +62,12 @@ def commit(saved: Path, step: int, *, identity: Mapping[str, Any], keep: int) ->
     folder = saved.parent.parent
     listed = {}
     for path in sorted(saved.iterdir()):
-        if path.name in _KEPT:
-            files.sync_file(path)
-            listed[path.name] = {"sha256": files.digest(path), "size": path.stat().st_size}
-        else:  # tokenizer copies, draft cards and the pickled arguments
-            path.unlink()
+        if not any(fnmatch.fnmatch(path.name, kept) for kept in _KEPT):
+            # tokenizer copies, draft cards and the pickled arguments
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in _list_files(saved):
+        files.sync_file(saved / name)
+        listed[name] = {"sha256": files.digest(saved / name), "size": (saved / name).stat().st_size}
     manifest = {"step": step, "identity": dict(identity), "files": listed}
     files.write_atomic(saved / _MANIFEST, files.to_json(manifest, indent=True))
     files.write_atomic(saved / _COMMITTED, files.digest(saved / _MANIFEST).encode() + b"\n")
@@ -119,8 +128,8 @@ def _verify(folder: Path) -> dict[str, Any] | None:
             return None
         manifest: dict[str, Any] = files.read_json(folder / _MANIFEST)
         listed = manifest["files"]
-        there = {path.name for path in folder.iterdir()} - {_MANIFEST, _COMMITTED}
-        if there != set(listed) or not there >= NEEDED:
+        there = set(_list_files(folder)) - {_MANIFEST, _COMMITTED}
+        if there != set(listed) or not there | _stand_for(there) >= NEEDED:
             return None
         for name, facts in listed.items():
             path = folder / name
@@ -129,6 +138,23 @@ def _verify(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return manifest
+
+
+def _list_files(folder: Path) -> list[str]:
+    """Return the paths of all files, relative to the folder."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _stand_for(names: Iterable[str]) -> set[str]:
+    """Return the files of one process that those of several ranks stand for."""
+    tops = {name.partition("/")[0] for name in names}
+    found = [
+        stood
+        for pattern, stood in _OF_RANKS.items()
+        if any(fnmatch.fnmatch(top, pattern) for top in tops)
+    ]
+    return set().union(*found)
 
 
 def _put_aside(folder: Path) -> None:

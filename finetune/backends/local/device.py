@@ -43,13 +43,35 @@ def find_device() -> Device:
     return _find_gpu() or _find_cpu()
 
 
+def share_device(device: Device, processes: int) -> Device:
+    """Return what one of several processes has: a GPU of its own, or its share of the memory."""
+    if device.kind == "cuda":
+        return device
+    total, free = device.total // processes, device.free // processes
+    return msgspec.structs.replace(device, total=total, free=free)
+
+
+def count_devices() -> tuple[Literal["cuda", "cpu"], int]:
+    """Return what processes can be put on: the GPUs that are visible, else the cores."""
+    gpus = _ask_gpus()
+    if gpus and read_gpu(gpus):
+        count, visible = len(gpus.splitlines()), os.environ.get("CUDA_VISIBLE_DEVICES")
+        return "cuda", count if visible is None else min(count, len(visible.split(",")))
+    return "cpu", _count_cores()
+
+
 def _find_gpu() -> Device | None:
+    answer = _ask_gpus()
+    return read_gpu(answer) if answer else None
+
+
+def _ask_gpus() -> str | None:
     program = shutil.which("nvidia-smi")
     if program is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return None
     query = "--query-gpu=name,memory.total,memory.free,compute_cap"
     try:
-        answer = subprocess.run(
+        return subprocess.run(
             [program, query, "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
@@ -58,7 +80,6 @@ def _find_gpu() -> Device | None:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return read_gpu(answer)
 
 
 def read_gpu(answer: str) -> Device | None:
@@ -78,8 +99,14 @@ def read_gpu(answer: str) -> Device | None:
 
 def _find_cpu() -> Device:
     total, free = _system_memory()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = _count_cores()
     return Device(kind="cpu", name=f"{cores} cores", total=total, free=free, bf16=cpu_has_bf16())
+
+
+def _count_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -7,12 +7,13 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.backends.local import checkpoints
 from finetune.backends.local.quiet import quiet
+from finetune.backends.local.ranks import ALONE, Ranks
 from finetune.backends.local.task import Task, count_items, fill_rows, move
 from finetune.errors import FinetuneError, Interrupted, RunError
 from finetune.progress import Progress, silent
@@ -47,6 +48,7 @@ def fit(
     validation: Sequence[Any] = (),
     metric: Metric = lambda **_: None,
     progress: Progress = silent,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train a model's adapter through the schedule, from the newest checkpoint if there is one.
 
@@ -62,6 +64,7 @@ def fit(
         validation: Items whose loss is measured at each checkpoint.
         metric: Takes the figures of each step.
         progress: Told of each step.
+        ranks: Which of the processes this is; all call this alike.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
@@ -71,8 +74,7 @@ def fit(
     with quiet():
         from finetune.backends.local import trainer as engine
 
-    newest = checkpoints.find_newest(folder, identity)
-    shutil.rmtree(folder / _SAVING, ignore_errors=True)
+    newest = _find_newest(folder, identity, ranks)
     _require_space(folder, model, recipe.local.keep_checkpoints)
     with quiet(), _caught_signals() as caught, _packed(model, again=gradient_checkpointing):
         keeper = engine.Keeper(
@@ -80,20 +82,56 @@ def fit(
             every=recipe.local.save_every or max(1, -(-len(steps) // 10)),
             keep=recipe.local.keep_checkpoints,
             identity=identity,
-            measure=(lambda: measure_loss(task, model, validation)) if validation else None,
+            measure=_measure_with(engine, task, model, validation, ranks),
             interrupted=lambda: caught.number is not None,
             metric=metric,
             progress=progress,
+            ranks=ranks,
         )
         half = _is_half(model)
         arguments = engine.configure(recipe, len(steps), folder=folder / _SAVING, bf16=half)
-        trainer = engine.PackedTrainer(task, model, arguments, items, steps, [keeper])
+        trainer = engine.PackedTrainer(task, model, arguments, items, steps, [keeper], ranks)
         progress("train", newest.step if newest else 0, len(steps))
         with _explained(keeper, folder):
             trainer.train(resume_from_checkpoint=str(newest.folder) if newest else None)
-    if caught.number is not None and keeper.step < len(steps):
-        saved = f"{folder}: interrupted, saved after step {keeper.step} of {len(steps)}"
-        raise Interrupted(caught.number, saved, hint="the same command goes on from there")
+    _require_end(keeper, len(steps), folder, caught.number)
+
+
+def _require_end(keeper: Keeper, steps: int, folder: Path, number: int | None) -> None:
+    if keeper.stopped and keeper.step < steps:
+        raise Interrupted(
+            number or signal.SIGTERM,  # where another rank got it
+            f"{folder}: interrupted, saved after step {keeper.step} of {steps}",
+            hint="the same command goes on from there",
+        )
+
+
+def _find_newest(
+    folder: Path, identity: dict[str, Any], ranks: Ranks
+) -> checkpoints.Checkpoint | None:
+    """Return the newest whole checkpoint, the same on all ranks; remove what is half written."""
+    newest = None
+    if ranks.first:
+        newest = checkpoints.find_newest(folder, identity)
+        shutil.rmtree(folder / _SAVING, ignore_errors=True)
+    step = int(ranks.add(newest.step if newest else 0)[0])
+    if step and not ranks.first:
+        newest = checkpoints.Checkpoint(folder / f"step-{step}", step)
+        if not newest.folder.is_dir():
+            raise RunError(
+                f"{newest.folder}: not on this machine",
+                hint="the run folder must lie where all nodes see it",
+            )
+    return newest
+
+
+def _measure_with(
+    engine: Any, task: Task, model: Any, items: Sequence[Any], ranks: Ranks
+) -> Callable[[], float] | None:
+    if not items:
+        return None
+    within = task._replace(loss=engine.call_within(task.loss))
+    return lambda: measure_loss(within, model, items, ranks)
 
 
 @contextlib.contextmanager
@@ -108,7 +146,7 @@ def _packed(model: Any, *, again: bool) -> Iterator[None]:
         yield
 
 
-def measure_loss(task: Task, model: Any, items: Sequence[Any]) -> float:
+def measure_loss(task: Task, model: Any, items: Sequence[Any], ranks: Ranks = ALONE) -> float:
     """Return the mean loss of items, in nats.
 
     Args:
@@ -116,6 +154,7 @@ def measure_loss(task: Task, model: Any, items: Sequence[Any]) -> float:
         model: A model whose attention is `attention.NAME`; in training mode again afterwards
             if it was before.
         items: At least one that counts.
+        ranks: Each computes its share, and equally often.
     """
     import torch
 
@@ -124,10 +163,15 @@ def measure_loss(task: Task, model: Any, items: Sequence[Any]) -> float:
     model.eval()
     total = 0.0
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=_is_half(model)):
-        for group in fill_rows(items, _VALIDATION_TOKENS):
-            total += task.loss(model, move(task.collate(group), device))[0].item()
+        groups = list(fill_rows(items, _VALIDATION_TOKENS))
+        for number in range(
+            ranks.number, -(-len(groups) // ranks.total) * ranks.total, ranks.total
+        ):
+            group = groups[number % len(groups)]
+            loss = task.loss(model, move(task.collate(group), device))[0].item()
+            total += loss if number < len(groups) else 0.0
     model.train(training)
-    return total / count_items(items)
+    return ranks.add(total)[0] / count_items(items)
 
 
 def _is_half(model: Any) -> bool:

@@ -22,7 +22,7 @@ class Step(NamedTuple):
     """One optimizer step.
 
     Attributes:
-        micro_batches: Indices of the samples that are computed at once.
+        micro_batches: Indices of the samples that are computed at once; one or a few for each rank.
         tokens: Tokens of all its samples.
         epoch: Passes over the data when the step is done.
     """
@@ -53,6 +53,7 @@ def plan_training(
     micro_batch_tokens: int | None = None,
 ) -> list[Step]:
     """Return the optimizer steps of a recipe, for samples of these lengths (see `plan_steps`)."""
+    launch = recipe.local.launch
     return plan_steps(
         lengths,
         weights,
@@ -62,6 +63,7 @@ def plan_training(
         batch_tokens=recipe.local.batch_tokens,
         micro_batch_tokens=recipe.local.micro_batch_tokens or micro_batch_tokens,
         seed=recipe.seed,
+        ranks=launch.processes * launch.nodes,
     )
 
 
@@ -75,6 +77,7 @@ def plan_steps(
     batch_tokens: int,
     micro_batch_tokens: int | None = None,
     seed: int = 0,
+    ranks: int = 1,
 ) -> list[Step]:
     """Return the optimizer steps of a run.
 
@@ -90,6 +93,8 @@ def plan_steps(
         micro_batch_tokens: Most tokens computed at once (a longer sample is computed alone);
             the whole step where absent.
         seed: Seed of the order.
+        ranks: Processes that share the micro-batches of each step; which samples a step has does
+            not depend on it.
 
     Raises:
         ValueError: There is no sample, or both `epochs` and `steps` are given.
@@ -105,7 +110,7 @@ def plan_steps(
     tokens, epoch_done = 0, 0.0
 
     def close() -> None:
-        groups = _split(batch, lengths, micro_batch_tokens or batch_tokens)
+        groups = _split(batch, lengths, micro_batch_tokens or batch_tokens, ranks)
         planned.append(Step(groups, tokens, epoch_done))
 
     for index, epoch_after in _stream(passes or [range(len(lengths))], weights, epochs, seed):
@@ -161,11 +166,29 @@ def _phases(weights: Sequence[float], seed: int) -> list[float]:
     return phases
 
 
-def _split(batch: list[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
-    """Split a step into as few micro-batches as fit, filled evenly (longest sample first)."""
+def share_step(step: Step, rank: int, ranks: int) -> list[tuple[list[int], bool]]:
+    """Return the micro-batches that one rank computes in a step, and whether each counts.
+
+    All ranks compute equally many, as gradients and shards of weights are exchanged in each. Where
+    a step has too few, one is computed a second time and does not count.
+
+    Example:
+        >>> share_step(Step([[4], [7], [1]], 60, 1.0), rank=1, ranks=2)
+        [([7], True), ([4], False)]
+    """
+    groups = step.micro_batches
+    last = math.ceil(len(groups) / ranks) * ranks
+    return [(groups[i % len(groups)], i < len(groups)) for i in range(rank, last, ranks)]
+
+
+def _split(batch: list[int], lengths: Sequence[int], limit: int, ranks: int) -> list[list[int]]:
+    """Split a step into as few micro-batches as fit, filled evenly (longest sample first).
+
+    Their number is a multiple of `ranks` where there are samples enough.
+    """
     total = sum(lengths[index] for index in batch)
     by_length = sorted(range(len(batch)), key=lambda place: -lengths[batch[place]])
-    count = max(1, math.ceil(total / limit))
+    count = max(1, math.ceil(total / limit / ranks)) * ranks
     while True:
         groups: list[list[int]] = [[] for _ in range(min(count, len(batch)))]
         sizes = [0] * len(groups)
@@ -175,4 +198,4 @@ def _split(batch: list[int], lengths: Sequence[int], limit: int) -> list[list[in
             sizes[smallest] += lengths[batch[place]]
         if all(size <= limit or len(g) == 1 for size, g in zip(sizes, groups, strict=True)):
             return [[batch[place] for place in sorted(group)] for group in groups]
-        count += 1
+        count += ranks

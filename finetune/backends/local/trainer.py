@@ -6,6 +6,7 @@ loop, its optimizer, its clipping and its saving; nothing of it is patched.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -16,12 +17,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
+from trl.models.utils import _ForwardRedirection
 
 from finetune.backends.local.checkpoints import commit
+from finetune.backends.local.ranks import ALONE, Ranks
+from finetune.backends.local.schedule import share_step
 from finetune.backends.local.task import Task, count_items
 from finetune.errors import TrainingError
+
+__all__ = ["Keeper", "PackedTrainer", "call_within", "collate_step", "configure"]
 
 if TYPE_CHECKING:
     from finetune.backends.local.schedule import Step
@@ -39,6 +45,7 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         items: All items of the run.
         steps: The schedule.
         callbacks: The trainer's callbacks.
+        ranks: Which of the processes this is that train together.
     """
 
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the whole step's items
@@ -51,34 +58,50 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         items: Sequence[Any],
         steps: Sequence[Step],
         callbacks: Sequence[TrainerCallback] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._task = task
+        self._task, self._ranks = task, ranks
+        self._redirect = _ForwardRedirection()
         self._figures: dict[str, float] = {}
         super().__init__(
             model=model,
             args=args,
-            data_collator=lambda rows: collate_step(task, items, steps[rows[0]["step"]]),
-            train_dataset=Dataset.from_dict({"step": range(len(steps))}),
+            data_collator=lambda rows: collate_step(task, items, steps[rows[0]["step"]], ranks),
+            # The trainer deals rows out in turn: each rank gets one of every step.
+            train_dataset=Dataset.from_dict(
+                {"step": [step for step in range(len(steps)) for _ in range(ranks.total)]}
+            ),
             # TRL asks for a tokenizer, though nothing is left to tokenize
             processing_class=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())),
             callbacks=list(callbacks),
         )
         self.processing_class = None  # so that none is saved into every checkpoint
         self.remove_callback(PrinterCallback)
+        set_seed(args.seed + ranks.number)  # what drops out differs between ranks
 
     def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Run the micro-batches of one optimizer step, and stop before a loss that is no number."""
         self._figures = {}
-        losses = [
-            super(PackedTrainer, self).training_step(model, batch, num_items_in_batch)
-            for batch in inputs["micro_batches"]
-        ]
+        losses = []
+        batches = list(zip(inputs["micro_batches"], inputs["counted"], strict=True))
+        for number, (batch, counted) in enumerate(batches, 1):
+            # Gradients are averaged over the ranks, and the mean is over the items of all of them.
+            # What is divided by infinity is computed so that all ranks compute equally often.
+            items = num_items_in_batch / self._ranks.total if counted else math.inf
+            with self._exchange(model, last=number == len(batches)):
+                losses.append(super().training_step(model, batch, items))
         loss = torch.stack(losses).sum()
         if not math.isfinite(loss):
             raise no_number(self.state.global_step + 1, f"the loss is {loss.item()}")
         return loss
+
+    def _exchange(self, model: Any, *, last: bool) -> Any:
+        """Exchange gradients with the last micro-batch of a step only."""
+        if last or self._ranks.total == 1 or self.is_deepspeed_enabled:
+            return contextlib.nullcontext()
+        return self.accelerator.no_sync(model)
 
     def compute_loss(
         self,
@@ -88,9 +111,11 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Return the micro-batch's share of the step's mean loss, weighted by token."""
-        # The trainer opens autocast around the wrapped forward only, and this goes beside it.
+        # The trainer opens autocast around the model's own forward only, and this goes beside it,
+        # but through the forward of what wraps the model to exchange gradients or weights.
+        inner = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
-            total, sums = self._task.loss(self.accelerator.unwrap_model(model), inputs)
+            total, sums = self._redirect(model, inner, self._task.loss, inner, inputs)
         for name, value in sums.items():
             share = torch.div(value.detach(), num_items_in_batch).item()
             self._figures[name] = self._figures.get(name, 0.0) + share
@@ -98,7 +123,11 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the method's own figures beside the loss of their step."""
-        super().log(logs | self._figures if "loss" in logs else logs, start_time)
+        if "loss" in logs and self._figures:
+            sums = self._ranks.add(*self._figures.values())
+            means = (value / self._ranks.total for value in sums)
+            logs = logs | dict(zip(self._figures, means, strict=True))
+        super().log(logs, start_time)
 
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, Any]], device: torch.device
@@ -113,7 +142,8 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         # By default PEFT asks the hub whether the base's vocabulary is another: it never is here.
         folder = output_dir or self.args.output_dir
-        self.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+        if self.args.should_save:
+            self.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
 
 
 class Keeper(TrainerCallback):  # type: ignore[misc]
@@ -128,9 +158,11 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         interrupted: Tells whether to save and stop after this step.
         metric: Takes the figures of each step.
         progress: Told of each step.
+        ranks: Which of the processes this is that train together.
 
     Attributes:
         step: Last step done.
+        stopped: Whether a signal has ended it, here or on another rank.
         saving: The step whose checkpoint is being written, else None.
     """
 
@@ -145,12 +177,15 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         interrupted: Callable[[], bool],
         metric: Callable[..., None],
         progress: Progress,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         self._steps, self._every, self._keep, self._identity = steps, every, keep, identity
         self._measure, self._interrupted = measure, interrupted
         self._metric, self._progress = metric, progress
         self._tokens = list(itertools.accumulate(step.tokens for step in steps))
         self.step = 0
+        self.stopped = False
         self.saving: int | None = None
 
     def on_step_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
@@ -170,7 +205,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         last = self.step == len(self._steps)
         due = last or self.step % self._every == 0
         self._validation = self._measure() if due and self._measure else None
-        control.should_training_stop = self._interrupted()
+        self.stopped = self._ranks.any(self._interrupted())  # all of them, or none
+        control.should_training_stop = self.stopped
         if due or control.should_training_stop:
             control.should_save = True
 
@@ -193,17 +229,33 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Commit what the trainer has saved."""
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        commit(saved, state.global_step, identity=self._identity, keep=self._keep)
+        self._ranks.wait()  # each has saved its part
+        if self._ranks.first:
+            commit(saved, state.global_step, identity=self._identity, keep=self._keep)
+        self._ranks.wait()
         self.saving = None
 
 
-def collate_step(task: Task, items: Sequence[Any], step: Step) -> dict[str, Any]:
-    """Return the tensors of an optimizer step: its `micro_batches`, and its `items`."""
-    chosen = [[items[index] for index in group] for group in step.micro_batches]
+def collate_step(
+    task: Task, items: Sequence[Any], step: Step, ranks: Ranks = ALONE
+) -> dict[str, Any]:
+    """Return what a rank needs for an optimizer step.
+
+    Returns:
+        `micro_batches`: tensors; `counted`: whether each counts; `items`: those of all ranks.
+    """
+    mine = share_step(step, ranks.number, ranks.total)
     return {
-        "micro_batches": [task.collate(group) for group in chosen],
-        "items": sum(count_items(group) for group in chosen),
+        "micro_batches": [task.collate([items[i] for i in group]) for group, _ in mine],
+        "counted": [counted for _, counted in mine],
+        "items": sum(count_items([items[i] for i in group]) for group in step.micro_batches),
     }
+
+
+def call_within(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return a loss that is computed within the model's own call, where shards are gathered."""
+    redirect = _ForwardRedirection()
+    return lambda model, batch: redirect(model, model, loss, model, batch)
 
 
 def no_number(step: int, fact: str) -> TrainingError:
@@ -242,6 +294,7 @@ def configure(recipe: Recipe, steps: int, *, folder: Path, bf16: bool) -> SFTCon
         seed=recipe.seed,
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,  # every adapter is in every loss
         dataloader_pin_memory=torch.cuda.is_available(),
         gradient_checkpointing=False,  # set on the model where it is wanted
         save_strategy="no",  # the callback decides

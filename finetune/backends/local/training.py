@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune import files
 from finetune.backends.local.adapter import describe_adapter, save_adapter
-from finetune.backends.local.device import find_device
+from finetune.backends.local.device import find_device, share_device
 from finetune.backends.local.loop import fit
 from finetune.backends.local.lora import count_trainable
 from finetune.backends.local.memory import DEFAULT_MICRO_BATCH_TOKENS, choose_memory
-from finetune.backends.local.model import load_model, resolve_model
+from finetune.backends.local.model import choose_dtype, load_model, resolve_model
+from finetune.backends.local.ranks import Ranks, read_ranks
 from finetune.backends.local.schedule import count_passes, plan_training
 from finetune.backends.local.task import Item, Task, count_items
 from finetune.catalog import read_shape
@@ -52,6 +53,7 @@ def tune(
         TrainingError: The loss or a gradient is no number.
         RunError: The checkpoints are another run's, or can't be written.
     """
+    ranks = read_ranks(recipe.local.launch)
     folder = resolve_model(recipe.model, progress=progress)
     tokenizer = load_tokenizer(folder)
     training = read_training(task, dataset, recipe, tokenizer, progress=progress)
@@ -62,11 +64,7 @@ def tune(
     steps = plan_training(
         recipe, lengths, training.weights, training.passes, micro_batch_tokens=micro
     )
-    if recipe.local.threads:
-        import torch
-
-        torch.set_num_threads(recipe.local.threads)
-    base = load_model(folder, dtype=recipe.local.dtype, quantize=recipe.local.quantize)
+    base = load_base(folder, recipe, ranks)
     model = task.prepare(base, recipe)
     groups = count_trainable(model)
     run.event("training", steps=len(steps), samples=len(training.items), trainable=groups)
@@ -86,10 +84,36 @@ def tune(
         validation=validation,
         metric=run.metric,
         progress=progress,
+        ranks=ranks,
     )
-    save_adapter(
-        model, run.adapter, describe_adapter(recipe, dataset, steps, groups, run.metrics())
-    )
+    weights = gather_trained(model) if recipe.local.launch.strategy == "fsdp" else None
+    if ranks.first:
+        card = describe_adapter(recipe, dataset, steps, groups, run.metrics())
+        save_adapter(model, run.adapter, card, weights)
+
+
+def load_base(folder: Path, recipe: Recipe, ranks: Ranks) -> Any:
+    """Return the model that a rank adapts: on its own GPU, or where it is sharded from."""
+    import torch
+
+    local, device = recipe.local, None
+    dtype = local.dtype
+    if local.threads:
+        torch.set_num_threads(local.threads)
+    if ranks.total > 1:
+        device = f"cuda:{ranks.here}" if torch.cuda.is_available() else "cpu"
+        if local.launch.strategy == "fsdp":
+            dtype, device = choose_dtype(dtype, device), "cpu"
+    return load_model(folder, dtype=dtype, quantize=local.quantize, device=device)
+
+
+def gather_trained(model: Any) -> dict[str, Any]:
+    """Return the trained weights of a sharded model, whole; all ranks call it."""
+    trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    return {
+        name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().cpu()
+        for name, p in trained
+    }
 
 
 class Training(NamedTuple):
@@ -175,7 +199,7 @@ def share_memory(folder: Path, recipe: Recipe, lengths: Sequence[int]) -> tuple[
     if shape is None:  # an architecture that nobody can estimate: take the recipe's word
         micro = recipe.local.micro_batch_tokens or DEFAULT_MICRO_BATCH_TOKENS
         return micro, recipe.local.gradient_checkpointing == "on"
-    device = find_device()
+    device = share_device(find_device(), recipe.local.launch.processes)
     memory = choose_memory(shape, recipe, device, lengths, budget=device.total)
     if memory.total > device.total:
         raise TrainingError(
@@ -195,6 +219,7 @@ def identify(recipe: Recipe, dataset: str, tokenizer: str, base: str) -> dict[st
     facts = {"dataset": dataset, "tokenizer": tokenizer, "base": base, "seed": recipe.seed}
     facts |= {"model": recipe.model, "method": recipe.method}
     sections = {"training": recipe.training, "local": recipe.local, "local.lora": recipe.local.lora}
+    sections["local.launch"] = recipe.local.launch
     for name, section in sections.items():
         for key, value in section.model_dump(mode="json").items():
             if key not in free and not isinstance(value, dict):
