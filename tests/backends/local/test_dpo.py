@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import mistral_common
 import pytest
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
-from datasets import Dataset
 from finetune import records, runs
 from finetune.backends import local
 from finetune.backends.local import dpo
