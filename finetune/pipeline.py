@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from finetune import corpus, evaluation, report, runs
+from finetune.backends import platform
 from finetune.errors import (
     ConfirmationNeeded,
     FinetuneError,
@@ -155,7 +156,7 @@ def run(
     if current.state["state"] == "done":
         return current
     with current.lock():
-        _work(current, recipe, dataset, train, progress)
+        _work(current, recipe, dataset, train, key, progress)
     return current
 
 
@@ -164,25 +165,34 @@ def evaluate(
     *,
     against: str | None = None,
     judge_key: str | None = None,
+    key: Key | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure base and tuned model of a run on its held-out records, and report.
 
     Args:
         current: The run.
-        against: Another run, adapter or model to measure beside them.
+        against: Another run, adapter or model to measure beside them; or `MODEL@URL`.
         judge_key: The key of the recipe's judge, where it is not Mistral's own.
+        key: The platform's key, where it is not in MISTRAL_API_KEY.
         progress: Told about the work.
 
     Raises:
-        RunError: The run has no adapter yet.
-        PlatformError: The recipe's judge does not answer; all else is measured and reported.
+        RunError: The run has no model yet.
+        PlatformError: The recipe's judge does not answer, and all else is measured and reported;
+            or the platform does not.
     """
-    try:
-        return evaluation.evaluate(current, against=against, judge_key=judge_key, progress=progress)
-    finally:
-        if current.evaluation():
-            report.write_report(current)
+    with contextlib.ExitStack() as stack:
+        service = None
+        if current.model is not None and not current.adapter.is_dir():
+            service = stack.enter_context(platform.connect(current.recipe, current, key=key))
+        try:
+            return evaluation.evaluate(
+                current, against=against, judge_key=judge_key, service=service, progress=progress
+            )
+        finally:
+            if current.evaluation():
+                report.write_report(current)
 
 
 def _measured_speed(recipe: Recipe, folder: Path) -> float | None:
@@ -219,7 +229,12 @@ def _find(identity: str, folder: Path, run_folder: Path | None, *, fresh: bool) 
 
 
 def _work(
-    current: Run, recipe: Recipe, dataset: corpus.Dataset, train: Any, progress: Progress
+    current: Run,
+    recipe: Recipe,
+    dataset: corpus.Dataset,
+    train: Any,
+    key: Key | None,
+    progress: Progress,
 ) -> None:
     try:
         with _signals(current.folder):
@@ -227,12 +242,7 @@ def _work(
                 current.set_state("training")
                 train(current, recipe, dataset, progress=progress)
             current.set_state("evaluating")
-            measured = recipe.evaluation.measure and recipe.backend == "local"
-            if measured and (dataset.evaluation or dataset.validation):
-                with contextlib.suppress(PlatformError):  # the judge's word stands in the report
-                    evaluate(current, progress=progress)
-            else:  # nothing is to be measured, or nothing is kept to measure on
-                report.write_report(current)
+            _measure(current, dataset, key, progress)
             current.set_state("done", tuned_model=current.model)
     except Interrupted as error:
         state = "cancelled" if _was_asked(current) else "interrupted"
@@ -248,6 +258,18 @@ def _work(
         with contextlib.suppress(OSError):  # the disk may be what failed
             current.set_state("failed", error=f"unexpected {type(error).__name__}")
         raise
+
+
+def _measure(current: Run, dataset: corpus.Dataset, key: Key | None, progress: Progress) -> None:
+    """Evaluate, where that is wanted and something is kept to measure on, and report."""
+    measured = current.recipe.evaluation.measure
+    if measured and (dataset.evaluation or dataset.validation):
+        try:
+            evaluate(current, key=key, progress=progress)
+        except PlatformError as error:  # there is a model all the same
+            current.event("unmeasured", reason=error.message)
+    if current.evaluation() is None:
+        report.write_report(current)
 
 
 def _was_asked(current: Run) -> bool:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import RUNS
+from finetune.cli.options import RUNS, key_option, read_key
 from finetune.errors import UsageError
 from finetune.files import to_json
 from finetune.records import AssistantMessage, text_of
 from finetune.text import safe
+
+if TYPE_CHECKING:
+    from finetune.runs import Run
 
 
 @click.command("chat")
@@ -21,9 +27,15 @@ from finetune.text import safe
 @click.option("--prompt", metavar="TEXT", help="Answer this and end.")
 @click.option("--system", metavar="TEXT", help="System prompt of the conversation.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=512, show_default=True)
+@key_option
 @output_options
 def command(
-    run: str, prompt: str | None, system: str | None, max_new_tokens: int, console: Console
+    run: str,
+    prompt: str | None,
+    system: str | None,
+    max_new_tokens: int,
+    key_file: Path | None,
+    console: Console,
 ) -> None:
     """Talk with a run's model; without a terminal, standard input is the one question.
 
@@ -32,30 +44,49 @@ def command(
     from finetune.runs import find_run
 
     found = find_run(run, RUNS)
-    if not found.adapter.is_dir():
+    if found.model is None:
         raise UsageError(
-            f"{found.folder}: has no adapter yet: its state is `{found.state['state']}`",
+            f"{found.folder}: has no model yet: its state is `{found.state['state']}`",
             hint="`finetune run` on the same recipe goes on",
         )
     talk = prompt is None and sys.stdin.isatty()
     question = prompt if talk or prompt is not None else sys.stdin.read().strip()
     if not talk and not question:
         raise UsageError("chat: nothing was asked", hint="give `--prompt TEXT`, or pipe a text in")
+    with contextlib.ExitStack() as stack:
+        ask = _open(found, stack, key_file, system, max_new_tokens, console)
+        for text in _ask_person(console) if talk else [question or ""]:
+            answer = ask(text)
+            console.emit({"run": found.folder.name, "message": msgspec.to_builtins(answer)})
+            console.show(safe(_show(answer), 100_000))
+    local = found.adapter.is_dir()
+    following = f"export {found.folder.name} --to merged -o DIR" if local else "runs"
+    console.next(f"finetune {following}")
+
+
+def _open(
+    found: Run,
+    stack: contextlib.ExitStack,
+    key_file: Path | None,
+    system: str | None,
+    limit: int,
+    console: Console,
+) -> Callable[[str], AssistantMessage]:
+    """Return what asks a run's model: on this machine, or on the platform."""
+    if not found.adapter.is_dir():
+        from finetune.backends import platform
+        from finetune.backends.platform.answers import Chat as Remote
+        from finetune.backends.platform.answers import Speaker
+
+        service = platform.connect(found.recipe, found, key=read_key(key_file))
+        speaker = Speaker(stack.enter_context(service), str(found.model), max_new_tokens=limit)
+        return Remote(speaker, system=system).ask
     from finetune.backends.local.chat import Chat
 
     with console.progress() as progress:
-        chat = Chat(
-            found.recipe,
-            found.adapter,
-            system=system,
-            max_new_tokens=max_new_tokens,
-            progress=progress,
-        )
-    for text in _ask_person(console) if talk else [question or ""]:
-        answer = chat.ask(text)
-        console.emit({"run": found.folder.name, "message": msgspec.to_builtins(answer)})
-        console.show(safe(_show(answer), 100_000))
-    console.next(f"finetune export {found.folder.name} --to merged -o DIR")
+        return Chat(
+            found.recipe, found.adapter, system=system, max_new_tokens=limit, progress=progress
+        ).ask
 
 
 def _ask_person(console: Console) -> Iterator[str]:

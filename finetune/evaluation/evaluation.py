@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from finetune.backends.local.model import load_adapter, load_model, resolve_model
+from finetune.backends.platform.api import Client
 from finetune.corpus import Dataset
 from finetune.errors import PlatformError, RunError
-from finetune.evaluation.cases import Case, choose_cases, read_cases
+from finetune.evaluation.cases import choose_cases, read_cases
 from finetune.evaluation.exam import Exam, Outcome
 from finetune.evaluation.general import read_general
 from finetune.evaluation.judge import NAME, Bench, judge, open_judge
 from finetune.evaluation.measures import list_missing
+from finetune.evaluation.remote import (
+    NO_LOSSES,
+    find_tokenizer,
+    hear,
+    hear_both,
+    open_elsewhere,
+    read_elsewhere,
+)
 from finetune.evaluation.rival import Rival, find_rival
 from finetune.files import AtomicFile, to_json, write_atomic
 from finetune.methods import METHODS
@@ -21,7 +30,7 @@ from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.runs import Run
 from finetune.text import plural
-from finetune.tokens import Tokenizer, load_tokenizer
+from finetune.tokens import load_tokenizer
 
 _ON_VALIDATION = "measured on rows that also chose the checkpoint"
 
@@ -33,6 +42,7 @@ def evaluate(
     *,
     against: str | None = None,
     judge_key: str | None = None,
+    service: Client | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure a run's model beside its base and write `evaluation.json`.
@@ -41,9 +51,10 @@ def evaluate(
     folder.
 
     Args:
-        run: A run that has an adapter.
-        against: Another run, adapter or model to measure beside them.
-        judge_key: The key of the recipe's judge, where it is not Mistral's own.
+        run: A run that has a model.
+        against: Another run, adapter or model to measure beside them, or a served `MODEL@URL`.
+        judge_key: The key of the judge or of that service, where it is not Mistral's own.
+        service: Where the run's model is, if it is on the platform.
         progress: Told about the work.
 
     Returns:
@@ -53,38 +64,47 @@ def evaluate(
         record; intervals are 95 % bootstrap ones.
 
     Raises:
-        RunError: The run has no adapter yet, or nothing was held out.
+        RunError: The run has no model yet, or nothing was held out.
         UsageError: `against` means nothing.
         RecipeError: The recipe's judge may not see these data.
         PlatformError: The judge does not answer; all other measures are written.
     """
-    if not run.adapter.is_dir():
+    if service is None and not run.adapter.is_dir():
         raise RunError(f"{run.folder}: has no adapter to evaluate", hint="`finetune run` makes it")
     recipe, dataset = run.recipe, Dataset.load(run.dataset)
     split, path = _held_out(dataset)
     bench = open_judge(recipe, dataset.manifest, key=judge_key)
-    rival = find_rival(against, recipe, run.folder.parent, progress=progress) if against else None
-    folder = resolve_model(recipe.model, progress=progress)
-    tokenizer = load_tokenizer(folder)
-    held_out = read_cases(path, tokenizer, recipe)
-    exam = _set_exam(held_out.cases, tokenizer, recipe, progress)
-    outcomes = _examine(run, folder, exam, rival)
-    missing = list_missing(case.reference for case in exam.asked)
+    elsewhere, rival = read_elsewhere(against), None
+    if against and elsewhere is None:
+        rival = find_rival(against, recipe, run.folder.parent, progress=progress)
+    folder = None if service else resolve_model(recipe.model, progress=progress)
+    exam, too_long = _set_exam(path, folder, recipe, progress)
+    outcomes: Outcomes = hear_both(run, exam, service, progress) if service else {}
+    outcomes |= _examine(run, folder, exam, rival)
+    if elsewhere is not None:
+        with open_elsewhere(elsewhere, recipe, dataset, judge_key, service) as speaker:
+            outcomes["against"] = hear(exam, speaker, "against", progress)
     document: dict[str, Any] = {
-        "records": len(exam.asked) or len(held_out.cases),
+        "records": len(exam.asked) or len(exam.cases),
         "split": split,
-        "note": _note(split, len(exam.general), missing),
-        "too_long": held_out.too_long,
-        **({"against_name": rival.name} if rival else {}),
-        **{
-            name: exam.grade(outcome, None if name == "base" else outcomes["base"])
-            for name, outcome in outcomes.items()
-        },
+        "note": _note(split, exam, remote=bool(service)),
+        "too_long": too_long,
+        **({"against_name": rival.name if rival else against} if against else {}),
+        **_grade(exam, outcomes),
     }
     _write(run, document, exam, outcomes, {})
     if bench is not None:
         _judge(run, document, exam, outcomes, bench, progress)
     return document
+
+
+def _grade(exam: Exam, outcomes: Outcomes) -> dict[str, Any]:
+    base = outcomes.get("base")
+    graded = {
+        name: exam.grade(outcome, None if name == "base" else base)
+        for name, outcome in outcomes.items()
+    }
+    return {"base": {}, **graded}
 
 
 def _held_out(dataset: Dataset) -> tuple[str, Path]:
@@ -99,10 +119,13 @@ def _held_out(dataset: Dataset) -> tuple[str, Path]:
 
 
 def _set_exam(
-    cases: Sequence[Case], tokenizer: Tokenizer, recipe: Recipe, progress: Progress
-) -> Exam:
+    path: Path, folder: Path | None, recipe: Recipe, progress: Progress
+) -> tuple[Exam, int]:
+    """Return the exam, and how many records are too long for it."""
+    tokenizer = load_tokenizer(folder) if folder else find_tokenizer(recipe.model)
+    cases, too_long = read_cases(path, tokenizer, recipe)
     kind = METHODS[recipe.method].record
-    return Exam(
+    exam = Exam(
         cases,
         choose_cases(cases, recipe.evaluation.limit, recipe.seed),
         read_general(tokenizer, kind) if recipe.evaluation.forgetting else [],
@@ -112,19 +135,21 @@ def _set_exam(
         beta=recipe.local.beta,
         progress=progress,
     )
+    return exam, too_long
 
 
-def _examine(run: Run, folder: Path, exam: Exam, rival: Rival | None) -> Outcomes:
+def _examine(run: Run, folder: Path | None, exam: Exam, rival: Rival | None) -> Outcomes:
     """Return what base, tuned and rival made of the exam; one model is held at a time."""
-    local = run.recipe.local
-    model = load_model(folder, dtype=local.dtype, quantize=local.quantize)
-    model = load_adapter(model, run.adapter)
     outcomes: Outcomes = {}
-    with model.disable_adapter():
-        outcomes["base"] = exam.take("base", model)
-    outcomes["tuned"] = exam.take("tuned", model)
-    if rival is not None:
+    if folder is not None:
+        local = run.recipe.local
+        model = load_model(folder, dtype=local.dtype, quantize=local.quantize)
+        model = load_adapter(model, run.adapter)
+        with model.disable_adapter():
+            outcomes["base"] = exam.take("base", model)
+        outcomes["tuned"] = exam.take("tuned", model)
         del model
+    if rival is not None:
         tokenizer = load_tokenizer(rival.folder)
         other = load_model(rival.folder, dtype=rival.dtype, quantize=rival.quantize)
         if rival.adapter is not None:
@@ -142,6 +167,8 @@ def _judge(
     progress: Progress,
 ) -> None:
     """Let the judge compare, and write what it found, or why it did not."""
+    if "base" not in outcomes:
+        raise PlatformError("judge: the service does not serve the base: nothing to compare")
     pair = outcomes["base"], outcomes["tuned"]
     verdicts = {}
     try:
@@ -157,11 +184,14 @@ def _judge(
         _write(run, document, exam, outcomes, verdicts)
 
 
-def _note(split: str, general: int, missing: list[str]) -> str | None:
+def _note(split: str, exam: Exam, *, remote: bool) -> str | None:
     """Return what to bear in mind when reading the measures."""
     notes = [] if split == "evaluation" else [_ON_VALIDATION]
-    if general:
-        notes.append(f"general loss: on {plural(general, 'question')} of no dataset")
+    if remote:
+        notes.append(NO_LOSSES)
+    elif exam.general:
+        notes.append(f"general loss: on {plural(len(exam.general), 'question')} of no dataset")
+    missing = list_missing(case.reference for case in exam.asked)
     if missing:
         notes.append(f"not measured without the extra `evaluate`: {', '.join(missing)}")
     return "; ".join(notes) or None

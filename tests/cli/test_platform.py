@@ -223,3 +223,30 @@ def test_a_key_is_nowhere_but_in_requests(submit, platform, service, place):
         if path.is_file() and path.name not in ("key", "broken"):
             assert KEY[:12].encode() not in path.read_bytes(), path
     assert {key for _, _, key in service.requests} == {f"Bearer {KEY}"}
+
+
+def test_a_tuned_model_is_measured_and_talked_with(
+    submit, finetune, service, place, check_document
+):
+    assert submit("--yes", "-s", "evaluation.data=0.1", "-q").returncode == 0
+    (run,) = list_runs(place / "runs")
+    measures = run.evaluation()
+    check_document("files/evaluation", measures)
+    assert {"base", "tuned"} <= measures.keys()
+    assert "loss" not in measures["tuned"]
+    assert measures["tuned"]["exact_match"] == measures["base"]["exact_match"]
+    assert "the service tells no losses" in measures["note"]
+
+    said = finetune(
+        "chat", "last", "--prompt", "hello", "--api-key-file", "key", "--json", cwd=place
+    )
+    assert said.returncode == 0, said.stderr
+    check_document("cli/chat", json.loads(said.stdout))
+    assert json.loads(said.stdout)["message"]["content"] == "hello"
+    against = f"another@{service.url}/v1"
+    beside = finetune(
+        "evaluate", "last", "--against", against, "--api-key-file", "key", "--json", cwd=place
+    )
+    assert beside.returncode == 0, beside.stderr
+    check_document("cli/evaluate", json.loads(beside.stdout))
+    assert json.loads(beside.stdout)["against_name"] == against

@@ -263,13 +263,13 @@ def test_no_judge_is_none():
 
 
 def test_a_key_file_without_a_key_is_refused(tmp_path):
-    from finetune.cli.evaluate import read_key
+    from finetune.cli.options import read_key
 
-    (tmp_path / "key").write_text("abc\n")
-    assert read_key(tmp_path / "key") == "abc"
-    for content in (b"", b"two words", b"\xff", "é".encode()):
+    (tmp_path / "key").write_text("abcdefgh\n")
+    assert read_key(tmp_path / "key").reveal() == "abcdefgh"
+    for content in (b"", b"short", b"two words", b"\xff", "éclair-été".encode()):
         (tmp_path / "key").write_bytes(content)
-        with pytest.raises(UsageError):
+        with pytest.raises((UsageError, PlatformError)):
             read_key(tmp_path / "key")
 
 

@@ -50,7 +50,7 @@ def train(
     from finetune.backends.platform.reconcile import Submission
 
     with connect(recipe, run, key=key) as client:
-        check_egress(recipe, dataset, client)
+        check_egress(recipe, dataset, client.address)
         submission = Submission(run, recipe, dataset, client, confirm=confirm, progress=progress)
         try:
             submission.carry_on()
@@ -164,13 +164,12 @@ def _end(run: Run) -> None:
         run.set_state("cancelled", error="cancelled")
 
 
-def check_egress(recipe: Recipe, dataset: Dataset, client: Client) -> None:
+def check_egress(recipe: Recipe, dataset: Dataset, address: Address) -> None:
     """Refuse data that may not leave this machine.
 
     Raises:
         RecipeError: They may not.
     """
-    address = client.address
     if address.local:
         return
     egress = judge_egress(recipe.egress.personal_data, dataset.manifest.get("privacy"))

@@ -30,7 +30,7 @@ from finetune.backends.platform.retry import (
 )
 from finetune.backends.platform.wire import MOST_BYTES, Lost, NeverSent, Reply, Wire
 from finetune.errors import PlatformError
-from finetune.text import duration, safe
+from finetune.text import duration, redact, safe
 
 T = TypeVar("T")
 Content = Callable[[], Mapping[str, Any]]
@@ -63,7 +63,7 @@ class Caller:
 
     Args:
         address: Where it is.
-        key: Sent as a bearer token.
+        key: Sent as a bearer token; None sends none.
         pace: Bounds of calls and tries.
         transport: Takes the place of the network.
         clock: Seconds that never go back.
@@ -79,7 +79,7 @@ class Caller:
     def __init__(
         self,
         address: Address,
-        key: Key,
+        key: Key | None,
         *,
         pace: Pace = PACE,
         transport: httpx2.BaseTransport | None = None,
@@ -96,7 +96,7 @@ class Caller:
         self._key = key
         self._wire = Wire(
             address.url,
-            {"authorization": f"Bearer {key.reveal()}"},
+            {} if key is None else {"authorization": f"Bearer {key.reveal()}"},
             connect=pace.connect,
             transport=transport,
         )
@@ -182,7 +182,7 @@ class Caller:
             except ValueError:
                 raise _Failure("a reply of another shape") from None
         if reply.status in BUSY or reply.status == 409:
-            detail = self._key.hide(read_detail(reply)) if reply.status == 409 else ""
+            detail = self._hide(read_detail(reply)) if reply.status == 409 else ""
             fact = f"answered {reply.status}" + (f": {detail}" if detail else "")
             raise _Failure(fact, status=reply.status, wait=read_wait(reply.headers, self.wall()))
         raise self._refuse(reply)
@@ -196,11 +196,11 @@ class Caller:
             self.skew = email.utils.mktime_tz(date) - self.wall()
 
     def _refuse(self, reply: Reply) -> PlatformError:
-        status, detail = reply.status, self._key.hide(read_detail(reply))
+        status, detail = reply.status, self._hide(read_detail(reply))
         told = f": {detail}" if detail else ""
         if 300 <= status < 400:
             target = safe(reply.headers.get("location", "nowhere"), 100)
-            return self._fault(f"answered {status}: redirects to {self._key.hide(target)}")
+            return self._fault(f"answered {status}: redirects to {self._hide(target)}")
         if status == 401:
             code, hint = 4, "set MISTRAL_API_KEY to a key of this host, or give `--api-key-file`"
         elif status == 403:
@@ -214,6 +214,9 @@ class Caller:
         return Refused(
             self._say(f"{fact}: {status}{told}"), status, detail, exit_code=code, hint=hint
         )
+
+    def _hide(self, text: str) -> str:
+        return redact(text) if self._key is None else self._key.hide(text)
 
     def _fault(self, fact: str) -> PlatformError:
         return PlatformError(self._say(fact), hint="the same command goes on from here")
