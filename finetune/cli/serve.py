@@ -51,6 +51,11 @@ folder_option = click.option(
     default=None,
     help="Answer while a job trains, or not (not on a GPU, where neither is given).",
 )
+@click.option(
+    "--trainer",
+    metavar="COMMAND",
+    help="Train with this instead of `finetune run`; it gets RECIPE --run FOLDER.",
+)
 @click.option("--refuse", type=click.Choice(["cards", "create", "gone", "missing"]), hidden=True)
 @output_options
 @click.pass_context
@@ -64,6 +69,7 @@ def command(
     *,
     workers: int,
     share: bool | None,
+    trainer: str | None,
     refuse: str | None,
     console: Console,
 ) -> None:
@@ -81,6 +87,7 @@ def command(
         aliases=dict(_alias(alias) for alias in aliases),
         workers=workers,
         share=share,
+        trainer=trainer,
         refuse=refuse,
     )
 

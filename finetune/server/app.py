@@ -5,25 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from finetune import __version__
+from finetune.files import read_json, to_json, write_atomic
 from finetune.server.answering import Inference
+from finetune.server.contract import JobRequest, OldMetadata
 from finetune.server.files import Files
 from finetune.server.jobs import Jobs
-from finetune.server.keys import Gate
+from finetune.server.keys import Gate, Key
 from finetune.server.models import Models
 from finetune.server.refusal import Refused
 from finetune.server.store import Store
-from finetune.server.supervisor import Supervisor
+from finetune.server.supervisor import TRAINER, Supervisor, make_bill, validate_command
+from finetune.server.validation import Verdict
 from finetune.server.weights import Names, read_names
+from finetune.server.worker import Worker
 
 
 class Settings(NamedTuple):
@@ -35,6 +41,7 @@ class Settings(NamedTuple):
         aliases: Ids that mean a run's adapter.
         workers: How many jobs train at once.
         exclusive: Training has the device to itself: nobody answers meanwhile.
+        trainer: The command that trains, instead of `finetune run`.
         refuse: A no that clients have to stand, for their tests: `cards` that can't be tuned, a
             refused `create`, jobs that are `gone` (410) or `missing` (404).
     """
@@ -44,6 +51,7 @@ class Settings(NamedTuple):
     aliases: Mapping[str, Path] = {}
     workers: int = 1
     exclusive: bool = False
+    trainer: tuple[str, ...] = TRAINER
     refuse: str | None = None
 
 
@@ -67,11 +75,44 @@ class Service:
         tunable = settings.refuse != "cards"
         self.models = Models(self.store, self.names, settings.aliases, tunable=tunable)
         self.supervisor = Supervisor(
-            self.store, self.jobs, self.models, self.names, workers=settings.workers
+            self.store,
+            self.jobs,
+            self.models,
+            self.names,
+            workers=settings.workers,
+            trainer=settings.trainer,
         )
         self.inference = Inference(self.store.folder, self._is_shut)
         self.files.sweep()
         self.jobs.sweep()
+
+    def dry_run(self, request: JobRequest, key: Key) -> OldMetadata:
+        """Return the bill of a job that is not made.
+
+        Raises:
+            Refused: 422 or 404: the job could not be made, or its data can't be used.
+        """
+        job_id = str(uuid.uuid4())
+        folder = self.jobs.folder(job_id)
+        try:
+            order = self.jobs.order(request, key, job_id)
+            write_atomic(folder / "request.json", to_json(order))
+            worker = Worker(folder, "validate")
+            worker.start(validate_command(folder), cwd=self.store.folder)
+            worker.wait()
+            path = folder / "validation.json"
+            verdict = msgspec.convert(read_json(path), Verdict) if path.is_file() else Verdict()
+        finally:
+            self.jobs.discard(job_id)
+        if verdict.faults or not verdict.steps:
+            raise Refused(422, verdict.message or "validation ended without a word")
+        metadata, epochs = make_bill(verdict, self.names.find(request.model))
+        return OldMetadata(
+            **metadata.model_dump(),
+            details="What the job would take: nothing was made, nothing is trained.",
+            epochs=epochs,
+            training_steps=verdict.steps,
+        )
 
     def _is_shut(self) -> bool:
         return self.settings.exclusive and self.supervisor.training()

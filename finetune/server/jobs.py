@@ -106,7 +106,7 @@ class Jobs:
         targets = request.classifier_targets
         return msgspec.convert(
             {
-                "name": f"job-{job_id[:8]}",
+                "name": _name(job_id),
                 "model": weights.model,
                 "local": weights.local.model_dump(mode="json", exclude_unset=True),
                 "job_type": request.job_type,
@@ -128,8 +128,10 @@ class Jobs:
         return {"path": str(path.resolve()), "file_id": file_id, "filename": file.filename}
 
     def discard(self, job_id: str) -> None:
-        """Remove the folder of a job that was not made after all."""
+        """Remove the folder and the data of a job that was not made after all."""
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
+        for path in (self._store.folder / "datasets").glob(f"{_name(job_id)}-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove folders of jobs that were never acknowledged; to be called before any request."""
@@ -245,6 +247,8 @@ class Jobs:
             )
             if note is not None:
                 note(database)
+        if status not in LIVE:  # its dataset is kept with the run
+            shutil.rmtree(self.folder(job_id) / "inputs", ignore_errors=True)
         return job
 
     def live(self) -> list[Details]:
@@ -257,6 +261,10 @@ class Jobs:
     def request(self, job_id: str) -> Order:
         """Return what a job is to do."""
         return msgspec.convert(read_json(self.folder(job_id) / "request.json"), Order)
+
+
+def _name(job_id: str) -> str:
+    return f"job-{job_id[:8]}"
 
 
 def _require_new(database: sqlite3.Connection, digest: str) -> None:

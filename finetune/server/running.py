@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ def open_settings(
     aliases: dict[str, Path],
     workers: int,
     share: bool | None,
+    trainer: str | None,
     refuse: str | None,
 ) -> Settings:
     """Return the settings of a server; on a GPU training has the device to itself by default.
@@ -36,10 +38,12 @@ def open_settings(
     """
     try:
         from finetune.server.app import Settings
+        from finetune.server.supervisor import TRAINER
     except ImportError as error:
         raise MissingExtra("server", error.name or "fastapi") from None
     exclusive = find_device().kind == "cuda" if share is None else not share
-    return Settings(folder, models, aliases, workers, exclusive, refuse)
+    command = tuple(shlex.split(trainer)) if trainer else TRAINER
+    return Settings(folder, models, aliases, workers, exclusive, command, refuse)
 
 
 def serve(settings: Settings, *, host: str, port: int, ready: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ from finetune.server.jobs import Jobs
 from finetune.server.models import Models
 from finetune.server.store import Store
 from finetune.server.validation import Verdict, spacing
-from finetune.server.weights import Names
+from finetune.server.weights import Names, Weights
 from finetune.server.worker import Worker
 
 ENDED: tuple[Status, ...] = ("SUCCESS", "FAILED", "FAILED_VALIDATION", "CANCELLED")
+TRAINER = (sys.executable, "-m", "finetune", "run", "--json")
 _TRIES = 3  # starts of a worker that ends without a word and without progress
 _PATIENCE = 60.0  # seconds between asking a worker to stop and making it
 
@@ -49,7 +50,7 @@ class Supervisor:
         models: What they make.
         names: What the names of models mean.
         workers: How many jobs train at once.
-        train: The command that trains: recipe, run folder → arguments.
+        trainer: The command that trains; the recipe and `--run FOLDER` are put behind it.
     """
 
     def __init__(
@@ -60,10 +61,10 @@ class Supervisor:
         names: Names,
         *,
         workers: int = 1,
-        train: Callable[[Path, Path], Sequence[str]] | None = None,
+        trainer: Sequence[str] = TRAINER,
     ) -> None:
         self._store, self._jobs, self._models, self._names = store, jobs, models, names
-        self._workers, self._train = workers, train or _train
+        self._workers, self._trainer = workers, trainer
         self._asked: dict[str, float] = {}
         self._stopping = False
         self._wake = threading.Event()
@@ -83,9 +84,13 @@ class Supervisor:
         """Ask all workers to save and end; jobs go on when the server starts again."""
         self._stopping = True
         self._wake.set()
-        workers = [self._worker(job, name) for job in self._jobs.live() for name in _KINDS]
+        live = self._jobs.live()
+        workers = [self._worker(job, name) for job in live for name in _KINDS]
         for worker in workers:
             worker.stop()
+        for job in live:  # stopped by us, which is no try of theirs
+            for name in _KINDS:
+                (self._jobs.folder(str(job.id)) / f"{name}.tries").unlink(missing_ok=True)
         end = time.monotonic() + _PATIENCE
         while any(worker.alive() for worker in workers) and time.monotonic() < end:
             time.sleep(0.05)
@@ -134,11 +139,11 @@ class Supervisor:
 
     def _start(self, job_id: str, folder: Path, kind: str) -> bool:
         command = (
-            self._train(folder / "recipe.yaml", self._jobs.run_folder(job_id))
+            (*self._trainer, folder / "recipe.yaml", "--run", self._jobs.run_folder(job_id))
             if kind == "train"
-            else (sys.executable, "-m", "finetune.server.validation", str(folder))
+            else validate_command(folder)
         )
-        return Worker(folder, kind).start(command, cwd=self._store.folder)
+        return Worker(folder, kind).start(list(map(str, command)), cwd=self._store.folder)
 
     def _follow_validation(self, job: Details) -> None:
         if self._worker(job, "validate").alive():
@@ -160,11 +165,7 @@ class Supervisor:
 
     def _bill(self, job: Details, verdict: Verdict) -> dict[str, Any]:
         """Return what validation fills in; steps × tokens a step ÷ data tokens = epochs."""
-        metadata, epochs = make_bill(verdict)
-        base = self._names.all().get(job.model)
-        if base is not None and metadata.train_tokens is not None:
-            metadata.cost = round(base.price * metadata.train_tokens / 1e6, 6)
-            metadata.cost_currency = base.currency
+        metadata, epochs = make_bill(verdict, self._names.all().get(job.model))
         filled = {
             "training_steps": verdict.steps,
             "epochs": epochs,
@@ -198,8 +199,14 @@ class Supervisor:
             self._jobs.move(job_id, "CANCELLED", of=("RUNNING", "STARTED"))
         elif run is None and (error := self._worker(job, "train").last_error()):
             self._jobs.move(job_id, "FAILED", of=("RUNNING", "STARTED"), why={"message": error})
-        else:  # stopped with the machine, or killed: go on from the last checkpoint
+        elif state["state"] == "interrupted":  # it saved and stopped, with the machine
+            self._restart(job)
+        else:  # killed: go on from the last checkpoint
             self._retry(job, "train", "the worker ended without a word, three times")
+
+    def _restart(self, job: Details) -> None:
+        if not self._stopping:
+            self._start(str(job.id), self._jobs.folder(str(job.id)), "train")
 
     def _retry(self, job: Details, kind: str, message: str) -> None:
         """Start a worker again that was killed; give up where it gets nowhere."""
@@ -278,14 +285,24 @@ class Supervisor:
 _KINDS = ("validate", "train")
 
 
-def make_bill(verdict: Verdict) -> tuple[Metadata, float]:
-    """Return the bill and the epochs: steps × tokens a step ÷ data tokens."""
+def validate_command(folder: Path) -> list[str]:
+    """Return the command that validates a job."""
+    return [sys.executable, "-m", "finetune.server.validation", str(folder)]
+
+
+def make_bill(verdict: Verdict, base: Weights | None) -> tuple[Metadata, float]:
+    """Return the bill and the epochs: steps × tokens a step ÷ data tokens.
+
+    Args:
+        verdict: What validation found.
+        base: The base, whose entry may name a price.
+    """
     per_step = max(1, round(verdict.tokens_seen / verdict.steps))
     seen = verdict.steps * per_step
     metadata = Metadata(
         expected_duration_seconds=None if verdict.seconds is None else round(verdict.seconds),
-        cost=0.0,
-        cost_currency="EUR",
+        cost=round(base.price * seen / 1e6, 6) if base else 0.0,
+        cost_currency=base.currency if base else "EUR",
         train_tokens_per_step=per_step,
         train_tokens=seen,
         data_tokens=verdict.data_tokens,
@@ -319,7 +336,3 @@ def list_checkpoints(
         created = known.get(step, now)
         checkpoints.append(Checkpoint(metrics=measured, step_number=step, created_at=created))
     return checkpoints
-
-
-def _train(recipe: Path, run: Path) -> Sequence[str]:
-    return (sys.executable, "-m", "finetune", "run", str(recipe), "--run", str(run), "--json")

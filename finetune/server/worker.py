@@ -69,6 +69,13 @@ class Worker:
                 return True
         return False
 
+    def wait(self) -> None:
+        """Return when it has ended; for the process that started it."""
+        child = _CHILDREN.get(self._lock)
+        if child is not None:
+            child.wait()
+            _CHILDREN.pop(self._lock, None)
+
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to its group, if it is at work."""
         # The number can't be another process's: the lock is held.

@@ -143,13 +143,32 @@ def names(small_model, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def no_weights(tmp_path_factory):
+    """A `--models` file in which `small` has a tokenizer and a config, but no weights to load."""
+    from finetune.tokens.embedded import provide_tokenizer
+
+    folder = tmp_path_factory.mktemp("bare") / "model"
+    folder.mkdir()
+    for path in provide_tokenizer().iterdir():
+        shutil.copy(path, folder)
+    config = {"model_type": "mistral", "max_position_embeddings": 512}
+    (folder / "config.json").write_text(json.dumps(config))
+    path = folder.parent / "models.yaml"
+    path.write_text(f"small: {{model: {folder}, local: {{batch_tokens: 128}}, price: 2.0}}\n")
+    return path
+
+
+TRAINER = f"{sys.executable} {Path(__file__).with_name('trainer.py')} -"
+
+
 @pytest.fixture
-def serve(tmp_path, names):
-    """Start servers: `serve()` or `serve("--refuse", "create")`; they end with the test."""
+def serve(tmp_path, no_weights):
+    """Start servers whose jobs end at once: `serve("--refuse", "create")`; they end with the test."""
     with contextlib.ExitStack() as stack:
 
         def start(*options, folder=tmp_path / "server"):
-            running = Running(folder, "--models", names, *options)
+            running = Running(folder, "--models", no_weights, "--trainer", TRAINER, *options)
             stack.callback(_end, running)
             return running
 
@@ -157,9 +176,24 @@ def serve(tmp_path, names):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, names):
-    """One server for the tests of a module."""
-    running = Running(tmp_path_factory.mktemp("module") / "server", "--models", names)
+def server(tmp_path_factory, no_weights):
+    """One server for the tests of a module, whose jobs end at once."""
+    folder = tmp_path_factory.mktemp("module") / "server"
+    running = Running(folder, "--models", no_weights, "--trainer", TRAINER)
+    yield running
+    _end(running)
+
+
+@pytest.fixture
+def client(server):
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def real_server(tmp_path_factory, names):
+    """One server for the tests of a module, which really trains and answers."""
+    running = Running(tmp_path_factory.mktemp("real") / "server", "--models", names)
     yield running
     _end(running)
 

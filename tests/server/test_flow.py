@@ -8,9 +8,8 @@ from tests.server.conftest import chats, upload, wait_for
 
 
 @pytest.mark.heavy
-def test_a_job_really_trains_and_its_model_answers(serve):
-    server = serve()
-    with server.client() as client:
+def test_a_job_really_trains_and_its_model_answers(real_server):
+    with real_server.client() as client:
         train, held = (
             upload(client, "train.jsonl", chats(40)),
             upload(client, "v.jsonl", chats(3, 90)),
@@ -70,4 +69,3 @@ def test_a_job_really_trains_and_its_model_answers(serve):
         assert client.delete(f"/v1/models/{model}").json()["deleted"]
         assert client.get(f"/v1/models/{model}").status_code == 404
         assert client.post("/v1/chat/completions", json=question).status_code == 404
-    assert server.stop() == 0
