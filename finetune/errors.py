@@ -116,6 +116,12 @@ class DataError(FinetuneError, ValueError):
         self.path = path
         self.rule = rule
 
+    def at(self, file: str, line: int) -> DataError:
+        """Return the same error with its place."""
+        return DataError(
+            self.fact, file=file, line=line, path=self.path, rule=self.rule, hint=self.hint
+        )
+
 
 class RunError(FinetuneError, RuntimeError):
     """A run folder is not in the state that a command needs."""

@@ -49,7 +49,7 @@ METHODS: dict[str, Method] = {
     "classifier": Method(
         record="classifier",
         platform="classifier",
-        local=None,
+        local="finetune.backends.local.classifier:train",
         summary="labels for texts or conversations",
     ),
 }

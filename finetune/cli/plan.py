@@ -9,7 +9,7 @@ import click
 
 from finetune.cli.console import Console, output_options
 from finetune.cli.options import recipe_options, workers_option
-from finetune.text import duration, plural, size
+from finetune.text import duration, plural, safe, size
 
 if TYPE_CHECKING:
     from finetune.planning import Plan
@@ -79,6 +79,13 @@ def _show_data(console: Console, plan: Plan) -> None:
             f"  {source.name:<26} {plural(source.records, 'record')}, {source.tokens:,} tokens"
             + (f", weight {source.weight:g}" if source.weight != 1 else "")
         )
+    for target in plan.targets:
+        kind = "one a record" if target.loss_function == "single_class" else "any number a record"
+        weight = f", weight {target.weight:g}" if target.weight != 1 else ""
+        console.show(
+            f"target       {target.name}: {plural(len(target.labels), 'label')}, {kind}{weight}"
+        )
+        console.show(f"  {safe(', '.join(target.labels), 400)}")
     if plan.expansion_tokens:
         share = plan.expansion_tokens / plan.tokens
         console.show(

@@ -95,7 +95,7 @@ def read_cases(path: Path, tokenizer: Tokenizer, recipe: Recipe) -> Cases:
             try:
                 case = _make_case(line.number, record, tokenizer, recipe)
             except DataError as error:
-                raise _place(error, path, line.number) from None
+                raise error.at(path.name, line.number) from None
             too_long += case is None
             cases += [case] if case else []
     if not cases:
@@ -161,9 +161,3 @@ def _make_comparison(
     better = [sample for sample in fitted.samples if sample.side == 0]
     worse = [sample for sample in fitted.samples if sample.side == 1]
     return Case(number, better, question, reference, worse)
-
-
-def _place(error: DataError, path: Path, line: int) -> DataError:
-    return DataError(
-        error.fact, file=path.name, line=line, path=error.path, rule=error.rule, hint=error.hint
-    )

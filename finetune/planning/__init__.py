@@ -24,6 +24,7 @@ from finetune.backends.local.memory import (
 from finetune.backends.local.schedule import DEFAULT_EPOCHS, plan_training
 from finetune.catalog import LICENCES
 from finetune.corpus import Dataset
+from finetune.corpus.labels import fill_targets
 from finetune.corpus.privacy.egress import judge_egress
 from finetune.errors import DataError
 from finetune.evaluation.endpoint import is_here, read_host
@@ -33,6 +34,7 @@ from finetune.planning.place import Place, check_model
 from finetune.planning.service import Cost, Upload, plan_upload
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
+from finetune.recipe.tree import ClassifierTarget
 from finetune.text import plural
 
 __all__ = [
@@ -80,6 +82,15 @@ class MemoryPlan(msgspec.Struct):
     trainable: dict[str, int]
 
 
+class Target(msgspec.Struct):
+    """What a classifier tells: as `training.classifier_targets`, with nothing left open."""
+
+    name: str
+    labels: list[str]
+    weight: float
+    loss_function: str
+
+
 class Plan(msgspec.Struct, kw_only=True):
     """The bill of a recipe.
 
@@ -87,6 +98,7 @@ class Plan(msgspec.Struct, kw_only=True):
         name, model, method, backend: As in the recipe.
         licence: The model's, with what it says of commercial use.
         dataset: The dataset folder.
+        targets: What a classifier tells, filled in from the data.
         sources: Counts of each train file.
         validation_records, evaluation_records: Records held out.
         records, samples, tokens, trained_tokens, expansion_tokens, longest: Of all sources.
@@ -111,6 +123,7 @@ class Plan(msgspec.Struct, kw_only=True):
     backend: str
     licence: str | None
     dataset: str
+    targets: list[Target]
     sources: list[SourceCount]
     validation_records: int
     evaluation_records: int
@@ -159,9 +172,10 @@ def make_plan(
     Raises:
         RecipeError: `training.seq_len` is above the model's context.
         UsageError: There is no such model.
-        DataError: Not one record can be trained.
+        DataError: Not one record can be trained, or the labels of a classifier cannot.
     """
     place = check_model(recipe)
+    recipe = fill_targets(recipe, dataset)
     counting = count_dataset(recipe, dataset, place.model, place.tokenizer, progress=progress)
     if not counting.lengths:
         raise DataError("no sample is left to train on", file=str(dataset.folder))
@@ -209,6 +223,7 @@ class _Bill:
             backend=recipe.backend,
             licence=self._licence(),
             dataset=str(self.dataset.folder),
+            targets=[_target(target) for target in recipe.training.classifier_targets],
             sources=counting.sources,
             validation_records=self._held_out("validation"),
             evaluation_records=self._held_out("evaluation"),
@@ -335,6 +350,10 @@ class _Bill:
                 "`finetune validate` names them"
             )
         return problems
+
+
+def _target(target: ClassifierTarget) -> Target:
+    return Target(target.name, target.labels, target.weight, str(target.loss_function))
 
 
 def _describe(memory: int) -> Device:

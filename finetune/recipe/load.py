@@ -141,6 +141,7 @@ def _check(recipe: Recipe, document: Document, path: Path) -> None:
         if source.chunks.overlap * 2 >= source.chunks.tokens:
             key = ("data", "train", number, "chunks", "overlap")
             fail(key, f"{source.chunks.overlap} is not less than half of `tokens`")
+    _check_targets(recipe, fail)
     if isinstance(validation, float) and validation + recipe.evaluation.data >= 1:
         fail(("evaluation", "data"), "nothing is left to train on after validation and evaluation")
 
@@ -161,7 +162,31 @@ def _find_launch_fault(recipe: Recipe) -> str | None:
         return f"`{launch.strategy}` shares among processes, and there is one"
     if recipe.local.quantize != "none":
         return f"`{launch.strategy}` does not go with `local.quantize`; `ddp` does"
+    if recipe.method == "classifier" and launch.strategy == "fsdp":
+        return "`fsdp` would cut up the head of a classifier; `ddp` does not"
     return None
+
+
+def _check_targets(recipe: Recipe, fail: Callable[..., None]) -> None:
+    """Refuse targets of a classifier that contradict each other or the method."""
+    targets, key = recipe.training.classifier_targets, ("training", "classifier_targets")
+    if recipe.method != "classifier":
+        if targets:
+            fail(key, f"`{recipe.method}` has no labels (`classifier` has)")
+        return
+    if recipe.evaluation.judge is not None:
+        fail(("evaluation", "judge"), "a classifier gives no answers that could be judged")
+    names = [target.name for target in targets]
+    if len(set(names)) < len(names):
+        fail(key, "names a target twice")
+    if targets and not any(target.weight for target in targets):
+        fail(key, "all targets have weight 0: nothing would be trained")
+    for number, target in enumerate(targets):
+        place = (*key, number, "labels")
+        if len(set(target.labels)) < len(target.labels):
+            fail(place, "names a label twice")
+        if len(target.labels) == 1 and target.loss_function != "multi_class":
+            fail(place, "one label alone: there is nothing to tell apart")
 
 
 def _place(recipe: Recipe, path: Path, places: dict[Key, str]) -> Recipe:

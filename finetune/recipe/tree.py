@@ -137,6 +137,19 @@ class Data(Section):
     """Names of rules whose warnings are not reported."""
 
 
+class ClassifierTarget(Section):
+    """One thing that a classifier tells of a text: one of some labels, or any of them."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """The key in the records' `labels`."""
+    labels: list[Annotated[str, Field(min_length=1)]] = []
+    """Its labels (those of the data where empty)."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """How much its loss counts beside those of other targets."""
+    loss_function: Literal["single_class", "multi_class"] | None = None
+    """One label a record, or any number of them (as in the data where absent)."""
+
+
 class Training(Section):
     """What both backends understand, with La Plateforme's names and defaults."""
 
@@ -155,6 +168,8 @@ and `kto`)."""
     """Share of the documents that are trained as a middle to fill in, cut anew each epoch."""
     seq_len: Annotated[int, Field(ge=100)] = 4096
     """The longest sample, in tokens."""
+    classifier_targets: list[ClassifierTarget] = []
+    """What a classifier tells of a text (the targets of the data where empty)."""
 
 
 class Judge(Section):

@@ -20,6 +20,7 @@ from finetune.records import (
     AssistantMessage,
     ChatRecord,
     Compared,
+    ClassifierRecord,
     Message,
     Record,
     TextRecord,
@@ -204,6 +205,12 @@ class MistralFileTokenizer(Tokenizer):
             for name, conversation in make_conversations(record).items():
                 with placing(record, name):
                     tally.join(self._tally(conversation, arithmetic, numbers))
+        elif isinstance(record, ClassifierRecord) and isinstance(record.text, str):
+            tally.add(1, [numbers[record.text]], trained=False)
+        elif isinstance(record, ClassifierRecord):
+            messages = record.messages or []
+            outline = self._layout.outline(convert(messages), UNSET)
+            _add(tally, outline, Part(len(messages), [0.0] * len(messages), ()), numbers)
         else:
             self.encode(record)  # raises: it has no samples
         return tally

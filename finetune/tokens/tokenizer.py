@@ -12,6 +12,7 @@ from finetune.records import (
     AssistantMessage,
     ChatRecord,
     Compared,
+    ClassifierRecord,
     Message,
     Record,
     TextRecord,
@@ -91,6 +92,8 @@ class Tokenizer(ABC):
             return [self.encode_text(record.text)]
         if isinstance(record, Compared):
             return self._encode_answers(record)
+        if isinstance(record, ClassifierRecord):
+            return [self.encode_input(record)]
         raise UsageError(f"{type(record).__name__}: records of this kind have no samples yet")
 
     def _encode_answers(self, record: Compared) -> list[Sample]:
@@ -185,6 +188,19 @@ class Tokenizer(ABC):
         if self.bos_id < 0:
             return Sample(body, list(body))
         return Sample([self.bos_id, *body], [IGNORED, *body])
+
+    def encode_input(self, record: ClassifierRecord) -> Sample:
+        """Return what a classifier reads of a record; none of its tokens is trained.
+
+        A text stands behind BOS, a conversation as it does before the next answer.
+        """
+        if isinstance(record.text, str):
+            begin = [] if self.bos_id < 0 else [self.bos_id]
+            ids, stop = [*begin, *self.text_ids(record.text)], 0
+        else:
+            messages = record.messages or []
+            ids, stop = self.encode_prompt(messages), len(messages)
+        return Sample(ids, [IGNORED] * len(ids), stop=stop)
 
     def count(self, record: Record) -> tuple[int, int]:
         """Return how many tokens the record's samples have, and how many are trained.

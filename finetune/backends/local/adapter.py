@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import __version__, files
 from finetune.backends.local.quiet import quiet
+from finetune.backends.local.task import nothing
 from finetune.catalog import Model, find_model
 from finetune.text import plural
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def save_adapter(
-    model: Any, folder: Path, card: str, weights: Mapping[str, Any] | None = None
+    model: Any,
+    folder: Path,
+    card: str,
+    weights: Mapping[str, Any] | None = None,
+    *,
+    also: Callable[[Any, Path], None] = nothing,
 ) -> None:
     """Write a model's adapter and its card into `folder`, replacing an older one.
 
@@ -28,6 +34,7 @@ def save_adapter(
         folder: Gets `adapter_model.safetensors`, `adapter_config.json` and `README.md`.
         card: The card's text.
         weights: The trained weights by name, where the model holds shards of them.
+        also: Writes what was trained beside the adapter, see `Task.save`.
     """
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     for leftover in (new, old):
@@ -37,6 +44,7 @@ def save_adapter(
         model.save_pretrained(
             new, safe_serialization=True, save_embedding_layers=False, state_dict=weights
         )
+    also(model, new)
     files.write_atomic(new / "README.md", card.encode())
     for path in new.iterdir():
         files.sync_file(path)

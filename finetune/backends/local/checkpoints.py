@@ -36,7 +36,7 @@ _OF_RANKS: dict[str, set[str]] = {
     "optimizer_0": {"optimizer.pt"},
     "global_step*": {"optimizer.pt"},  # DeepSpeed's
 }
-_KEPT = (*NEEDED, "scaler.pt", "latest", *_OF_RANKS)
+_KEPT = (*NEEDED, "scaler.pt", "latest", "classifier.safetensors", "classifier.json", *_OF_RANKS)
 _MANIFEST, _COMMITTED, _BAD = "MANIFEST.json", "COMMITTED", ".bad"
 
 

@@ -86,7 +86,7 @@ def count_adapter(shape: Shape, recipe: Recipe) -> dict[str, int]:
 
     `auto` is the seven linears of the decoder, of a mixture of experts those of its attention
     (and of the expert that all tokens share). A target that is none of these counts nothing: its
-    size is in the weights alone.
+    size is in the weights alone. The head of a classifier counts where its targets are filled in.
     """
     lora, dense = recipe.local.lora, max(shape.shared_experts, not shape.experts)
     linears = {**shape.attention, **(shape.feed_forward if dense else {})}
@@ -101,7 +101,8 @@ def count_adapter(shape: Shape, recipe: Recipe) -> dict[str, int]:
     if lora.experts and shape.experts:  # gate and up share what goes in
         sizes = 2 * shape.hidden + 3 * shape.intermediate
         counts["experts"] = shape.layers * shape.experts * lora.rank * sizes
-    return counts
+    labels = sum(len(target.labels) for target in recipe.training.classifier_targets)
+    return counts | ({"classifier": labels * shape.hidden} if labels else {})
 
 
 def estimate_memory(
@@ -123,6 +124,8 @@ def estimate_memory(
         trained: How many of them are trained; all where absent.
         gradient_checkpointing: Activations are computed again instead of held.
     """
+    if recipe.method == "classifier":
+        trained = 0  # the head has no vocabulary: its scores are a handful
     trained = tokens if trained is None else trained
     width = _bytes_of_a_number(recipe, device)
     adapter = sum(count_adapter(shape, recipe).values())

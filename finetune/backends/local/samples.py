@@ -74,14 +74,7 @@ def fit_records(
                 fact = "not a record of this method"
                 raise DataError(fact, file=str(path), line=line.number) from None
             except DataError as error:
-                raise DataError(
-                    error.fact,
-                    file=str(path),
-                    line=line.number,
-                    path=error.path,
-                    rule=error.rule,
-                    hint=error.hint,
-                ) from None
+                raise error.at(str(path), line.number) from None
             yield record, kept
 
 

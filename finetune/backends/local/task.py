@@ -33,6 +33,10 @@ class Refer(Protocol):
         """Return the items, completed."""
 
 
+def nothing(_model: Any, _folder: Path) -> None:
+    """Save or load nothing: the adapter is all that is trained."""
+
+
 class Task(NamedTuple):
     """How a method's records become items, and items a loss.
 
@@ -44,6 +48,8 @@ class Task(NamedTuple):
         prepare: Turns the base into the model that is trained: (model, recipe).
         refer: Returns items with what the model says of them before training, where the loss
             asks for it: (model, items, progress).
+        save: Writes what is trained beside the adapter: (model, folder).
+        load: Reads it back into the model.
     """
 
     read: Callable[[Path, Recipe, Tokenizer, int], Sequence[Any]]
@@ -51,6 +57,8 @@ class Task(NamedTuple):
     loss: Callable[[Any, dict[str, Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
     prepare: Callable[[Any, Recipe], Any]
     refer: Refer | None = None
+    save: Callable[[Any, Path], None] = nothing
+    load: Callable[[Any, Path], None] = nothing
 
 
 _Item = TypeVar("_Item", bound=Item)

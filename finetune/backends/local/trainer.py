@@ -144,6 +144,11 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         folder = output_dir or self.args.output_dir
         if self.args.should_save:
             self.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+            self._task.save(self.model, Path(folder))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._task.load(model or self.model, Path(resume_from_checkpoint))
 
 
 class Keeper(TrainerCallback):  # type: ignore[misc]

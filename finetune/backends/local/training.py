@@ -89,7 +89,7 @@ def tune(
     weights = gather_trained(model) if recipe.local.launch.strategy == "fsdp" else None
     if ranks.first:
         card = describe_adapter(recipe, dataset, steps, groups, run.metrics())
-        save_adapter(model, run.adapter, card, weights)
+        save_adapter(model, run.adapter, card, weights, also=task.save)
 
 
 def load_base(folder: Path, recipe: Recipe, ranks: Ranks) -> Any:
