@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("finetune.cli.report", "Write the HTML report of a run, or compare two."),
     "evaluate": ("finetune.cli.evaluate", "Measure a run's model on held-out records."),
     "chat": ("finetune.cli.chat", "Talk with a run's model."),
+    "classify": ("finetune.cli.classify", "Label texts with a run's classifier."),
     "export": ("finetune.cli.export", "Write a run's model in another form."),
     "platform": ("finetune.cli.platform", "Jobs, files and models on La Plateforme."),
     "serve": ("finetune.cli.serve", "Serve La Plateforme's API on this machine."),

@@ -49,6 +49,11 @@ def command(
             f"{found.folder}: has no model yet: its state is `{found.state['state']}`",
             hint="`finetune run` on the same recipe goes on",
         )
+    if found.recipe.method == "classifier":
+        raise UsageError(
+            f"{found.folder}: its model is a classifier and gives no answers",
+            hint=f"`finetune classify {found.folder.name}`",
+        )
     talk = prompt is None and sys.stdin.isatty()
     question = prompt if talk or prompt is not None else sys.stdin.read().strip()
     if not talk and not question:

@@ -48,4 +48,5 @@ def command(run: str, against: str | None, key_file: Path | None, console: Conso
     show_measures(console, measures)
     console.show(f"answers {found.folder / 'predictions.jsonl'}")
     console.show(f"report  {found.folder / 'report.html'}")
-    console.next(f"finetune chat {found.folder.name}")
+    verb = "classify" if found.recipe.method == "classifier" else "chat"
+    console.next(f"finetune {verb} {found.folder.name}")

@@ -72,7 +72,8 @@ def _show_data(console: Console, plan: Plan) -> None:
     )
     console.show(
         f"tokens       {about}{plan.tokens:,} in {plural(plan.samples, 'sample')}, "
-        f"{plan.trained_tokens:,} trained, longest {plan.longest:,}"
+        + ("" if plan.targets else f"{plan.trained_tokens:,} trained, ")
+        + f"longest {plan.longest:,}"
     )
     for source in plan.sources:
         console.show(

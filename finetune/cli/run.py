@@ -82,7 +82,8 @@ def command(
     else:
         passed = dt.datetime.now(dt.UTC) - started
         console.say(f"done in {duration(passed.total_seconds())}", style="green")
-    console.next(f"finetune chat {run.folder.name}")
+    verb = "classify" if loaded.method == "classifier" else "chat"
+    console.next(f"finetune {verb} {run.folder.name}")
 
 
 def show_measures(console: Console, evaluation: dict[str, Any] | None) -> None:

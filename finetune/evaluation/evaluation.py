@@ -11,6 +11,7 @@ from finetune.backends.platform.api import Client
 from finetune.corpus import Dataset
 from finetune.errors import PlatformError, RunError
 from finetune.evaluation.cases import choose_cases, read_cases
+from finetune.evaluation.classification import BASELINE, evaluate_classifier
 from finetune.evaluation.exam import Exam, Outcome
 from finetune.evaluation.general import read_general
 from finetune.evaluation.judge import NAME, Bench, judge, open_judge
@@ -73,6 +74,12 @@ def evaluate(
         raise RunError(f"{run.folder}: has no adapter to evaluate", hint="`finetune run` makes it")
     recipe, dataset = run.recipe, Dataset.load(run.dataset)
     split, path = _held_out(dataset)
+    if recipe.method == "classifier":
+        note = "; ".join([*([] if split == "evaluation" else [_ON_VALIDATION]), BASELINE])
+        facts = {"split": split, "note": note}
+        return evaluate_classifier(
+            run, dataset, path, facts=facts, against=against, progress=progress
+        )
     bench = open_judge(recipe, dataset.manifest, key=judge_key)
     elsewhere, rival = read_elsewhere(against), None
     if against and elsewhere is None:

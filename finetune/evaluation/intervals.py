@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict
 
 RESAMPLES = 1000
@@ -32,13 +32,23 @@ def bootstrap(totals: Sequence[float], counts: Sequence[float], *, seed: int = 0
         >>> bootstrap([1, 0, 1, 1], [1, 1, 1, 1])
         {'value': 0.75, 'low': 0.25, 'high': 1.0}
     """
+    sums = (
+        (sum(totals[index] for index in drawn), sum(counts[index] for index in drawn))
+        for drawn in resample(len(totals), seed=seed)
+    )
+    means = [total / weight for total, weight in sums if weight]
+    return enclose(sum(totals) / sum(counts), means)
+
+
+def resample(records: int, *, seed: int = 0) -> Iterator[list[int]]:
+    """Yield 1,000 draws of as many records as there are, with replacement, as their indices."""
     draw = random.Random(seed)  # noqa: S311 (statistics)
-    records = range(len(totals))
-    means = []
     for _ in range(RESAMPLES):
-        drawn = draw.choices(records, k=len(totals))
-        if weight := sum(counts[index] for index in drawn):
-            means.append(sum(totals[index] for index in drawn) / weight)
-    means.sort()
-    tail = len(means) * 25 // 1000
-    return {"value": sum(totals) / sum(counts), "low": means[tail], "high": means[-1 - tail]}
+        yield draw.choices(range(records), k=records)
+
+
+def enclose(value: float, drawn: Iterable[float]) -> Score:
+    """Return a value with the middle 95 % of what it was on the draws."""
+    ordered = sorted(drawn)
+    tail = len(ordered) * 25 // 1000
+    return {"value": value, "low": ordered[tail], "high": ordered[-1 - tail]}

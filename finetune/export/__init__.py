@@ -76,6 +76,11 @@ def export(
             f"{run.folder}: has no adapter: its state is `{run.state['state']}`",
             hint="`finetune run` on the same recipe goes on",
         )
+    if run.recipe.method == "classifier" and to != "adapter":
+        raise UsageError(
+            f"{to}: this form holds language models, and the run's model is a classifier",
+            hint="`--to adapter` writes adapter and head",
+        )
     with _whole(folder) as temporary:
         facts: dict[str, Any] = write(run, temporary, progress=progress, **(options or {}))
     if "command" in facts:

@@ -25,9 +25,10 @@ def write(run: Run, folder: Path, *, progress: Progress) -> dict[str, Any]:
     if not source.is_file():
         raise UsageError(f"{run.adapter}: no `{WEIGHTS}` here")
     progress("copy", 0)
-    shutil.copyfile(source, folder / WEIGHTS)
-    if digest(source) != digest(folder / WEIGHTS):
-        raise UsageError(f"{folder}: the copy differs from {source}", hint="run it again")
+    for file in [source, *sorted(run.adapter.glob("classifier.*"))]:
+        shutil.copyfile(file, folder / file.name)
+        if digest(file) != digest(folder / file.name):
+            raise UsageError(f"{folder}: the copy differs from {file}", hint="run it again")
     config = read_json(run.adapter / CONFIG)
     name = reference(run)
     write_atomic(folder / CONFIG, to_json({**config, "base_model_name_or_path": name}, indent=True))

@@ -15,6 +15,7 @@ from finetune.errors import UsageError
 from finetune.files import slug, write_atomic
 from finetune.recipe import Recipe
 from finetune.report import page
+from finetune.report.labels import list_targets
 from finetune.report.lengths import count_lengths
 from finetune.report.processing import list_processing, list_provenance
 from finetune.runs import Run
@@ -45,6 +46,7 @@ def write_report(run: Run) -> Path:
         measures=page.list_measures(run.evaluation()),
         sides=page.name_sides(run.evaluation()),
         verdicts=page.list_verdicts(run.evaluation()),
+        targets=list_targets(run.evaluation()),
         chosen=[row for row in settings if row["origin"] != "default"],
         defaults=[row for row in settings if row["origin"] == "default"],
     )

@@ -12,7 +12,7 @@ from finetune.report.lengths import Lengths
 from finetune.runs import Run
 from finetune.text import plural
 
-LOWER_IS_BETTER = ("loss", "perplexity", "general_loss")
+LOWER_IS_BETTER = ("loss", "perplexity", "general_loss", "ece")
 TABLE_ROWS = 24
 
 Rows = list[list[Any]]

@@ -208,9 +208,9 @@ class MistralFileTokenizer(Tokenizer):
         elif isinstance(record, ClassifierRecord) and isinstance(record.text, str):
             tally.add(1, [numbers[record.text]], trained=False)
         elif isinstance(record, ClassifierRecord):
-            messages = record.messages or []
-            outline = self._layout.outline(convert(messages), UNSET)
-            _add(tally, outline, Part(len(messages), [0.0] * len(messages), ()), numbers)
+            before = record.messages or []
+            outline = self._layout.outline(convert(before), UNSET)
+            _add(tally, outline, Part(len(before), [0.0] * len(before), ()), numbers)
         else:
             self.encode(record)  # raises: it has no samples
         return tally

@@ -46,7 +46,7 @@ class Head(torch.nn.Module):
         """Return the scores of hidden states [n, width]: [n, labels] for each target."""
         with torch.autocast(states.device.type, enabled=False):
             scores = functional.linear(states.float(), self.classifier.float())
-        return scores.split(self._sizes, dim=1)
+        return torch.split(scores, self._sizes, dim=1)
 
     def probabilities(self, states: torch.Tensor) -> list[torch.Tensor]:
         """Return what the scores say, [n, labels] for each target.

@@ -117,7 +117,7 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             total, sums = self._redirect(model, inner, self._task.loss, inner, inputs)
         for name, value in sums.items():
-            share = torch.div(value.detach(), num_items_in_batch).item()
+            share = value.item() / float(num_items_in_batch)
             self._figures[name] = self._figures.get(name, 0.0) + share
         return torch.div(total, num_items_in_batch)
 
