@@ -51,8 +51,11 @@ def _describe(name: str, figures: dict[str, Any]) -> TargetPage:
     return TargetPage(
         name=name,
         labels=[
-            [row["label"], *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))]
-            + [f"{row['records']:,}", f"{row['given']:,}"]
+            [
+                row["label"],
+                *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")),
+                *(f"{row[key]:,}" for key in ("records", "given")),
+            ]
             for row in figures["labels"]
         ],
         head=["label", *(str(number) for number in range(1, len(labels) + 1))],
