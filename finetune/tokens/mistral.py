@@ -20,7 +20,6 @@ from finetune.records import (
     AssistantMessage,
     ChatRecord,
     Compared,
-    ClassifierRecord,
     Message,
     Record,
     TextRecord,
@@ -205,14 +204,12 @@ class MistralFileTokenizer(Tokenizer):
             for name, conversation in make_conversations(record).items():
                 with placing(record, name):
                     tally.join(self._tally(conversation, arithmetic, numbers))
-        elif isinstance(record, ClassifierRecord) and isinstance(record.text, str):
+        elif isinstance(record.text, str):
             tally.add(1, [numbers[record.text]], trained=False)
-        elif isinstance(record, ClassifierRecord):
+        else:
             before = record.messages or []
             outline = self._layout.outline(convert(before), UNSET)
             _add(tally, outline, Part(len(before), [0.0] * len(before), ()), numbers)
-        else:
-            self.encode(record)  # raises: it has no samples
         return tally
 
     def _outline(self, messages: Sequence[Any], part: Part, tools: Tools) -> Outline:

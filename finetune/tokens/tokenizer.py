@@ -11,8 +11,8 @@ from finetune.errors import DataError, UsageError
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
-    Compared,
     ClassifierRecord,
+    Compared,
     Message,
     Record,
     TextRecord,
@@ -84,7 +84,6 @@ class Tokenizer(ABC):
             DataError: The conversation cannot be encoded (`encoding`, `joined-weights`,
                 `nothing-to-train`, `image`, `surrogate`, `control-token`), or the answers that
                 are compared become the same tokens (`same-answers`).
-            UsageError: Records of this kind are not trained on tokens.
         """
         if isinstance(record, ChatRecord):
             return self.encode_chat(record)
@@ -92,9 +91,7 @@ class Tokenizer(ABC):
             return [self.encode_text(record.text)]
         if isinstance(record, Compared):
             return self._encode_answers(record)
-        if isinstance(record, ClassifierRecord):
-            return [self.encode_input(record)]
-        raise UsageError(f"{type(record).__name__}: records of this kind have no samples yet")
+        return [self.encode_input(record)]
 
     def _encode_answers(self, record: Compared) -> list[Sample]:
         sides: list[list[Sample]] = []

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
-from finetune import files, records, tokens
+from finetune import tokens
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.model import load_adapter, load_model, resolve_model
+from finetune.backends.local.samples import fit_records
 from finetune.backends.local.task import Task, fill_rows
 from finetune.backends.local.training import tune
 from finetune.corpus.labels import fill_targets, labels_of
-from finetune.errors import DataError
 from finetune.progress import Progress, silent
 from finetune.records import ClassifierRecord
 
@@ -91,24 +89,15 @@ def read_labelled(
         for target in recipe.training.classifier_targets
     ]
     items: list[Labelled] = []
-    with files.open_bytes(path) as file:
-        for line in files.read_lines(file):
-            try:
-                record = records.decode("classifier", line.data or b"")
-                kept = tokens.fit_record(tokenizer, record, recipe).samples
-            except msgspec.DecodeError:
-                fact = "not a record of this method"
-                raise DataError(fact, file=str(path), line=line.number) from None
-            except DataError as error:
-                raise error.at(str(path), line.number) from None
-            assert isinstance(record, ClassifierRecord)  # noqa: S101 (the kind that was asked for)
-            labels = tuple(
-                tuple(sorted({index[label] for label in labels_of(record, name)}))
-                if name in record.labels
-                else None
-                for name, index in places
-            )
-            items += [Labelled(array("i", sample.input_ids), labels) for sample in kept]
+    for record, kept in fit_records(path, recipe, tokenizer):
+        assert isinstance(record, ClassifierRecord)  # noqa: S101 (what the method trains)
+        labels = tuple(
+            tuple(sorted({index[label] for label in labels_of(record, name)}))
+            if name in record.labels
+            else None
+            for name, index in places
+        )
+        items += [Labelled(array("i", sample.input_ids), labels) for sample in kept]
     return items
 
 
