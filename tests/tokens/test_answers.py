@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune import records
-from finetune.errors import DataError, UsageError
+from finetune.errors import DataError
 from finetune.tokens import IGNORED, fit
 from tests.tokens.conftest import for_each_tokenizer
 
@@ -81,13 +81,32 @@ def test_calls_need_an_id_from_v13_on(tokenizer):
 
 
 @for_each_tokenizer("v7")
-def test_images_and_records_without_samples_are_refused(tokenizer):
+def test_images_are_refused(tokenizer):
     image = {"type": "image_url", "image_url": "data:image/png;base64,x"}
     with pytest.raises(DataError) as caught:
         tokenizer.encode(chat(("user", [image]), ("assistant", "b")))
     assert (caught.value.rule, caught.value.path) == ("image", "messages[0].content[0]")
-    with pytest.raises(UsageError, match="no samples"):
-        tokenizer.encode(records.ClassifierRecord(text="a", labels={"x": "y"}))
+
+
+@for_each_tokenizer("v1", "v3", "v3-tekken", "v7", "v13")
+def test_a_classifier_reads_what_a_model_reads_before_it_answers(tokenizer):
+    asked = [{"role": "user", "content": "<s> hello"}]
+    said = [*asked, {"role": "assistant", "content": "Hello!"}]
+    more = [*said, {"role": "user", "content": "bye"}]
+    rows = [{"text": "<s> plain text"}, *({"messages": talk} for talk in (asked, said, more))]
+    found = [records.from_object("classifier", {"labels": {"a": "b"}, **row}) for row in rows]
+    samples = [sample for record in found for sample in tokenizer.encode(record)]
+    assert len(samples) == len(rows)
+    assert samples[0].input_ids == [tokenizer.bos_id, *tokenizer.text_ids("<s> plain text")]
+    assert samples[1].input_ids == tokenizer.encode_prompt(found[1].messages)
+    assert (
+        samples[2].input_ids
+        == tokenizer.encode(chat(("user", "<s> hello"), ("assistant", "Hello!")))[0].input_ids
+    )
+    for sample in samples:
+        assert sample.count_trained() == 0
+        assert sample.input_ids.count(tokenizer.bos_id) == 1
+    assert tokenizer.count_many(found) == [(len(sample), 0) for sample in samples]
 
 
 @for_each_tokenizer("v1", "v3-tekken")
