@@ -195,7 +195,7 @@ def _search(folder: Path, plain: Traces, both: Traces, shared: Traces, key: str)
 
 def _describe(run: Run, traces: Traces) -> FoundRun:
     state = run.state
-    trained = next((p for p in (run.adapter, run.checkpoints) if p.is_dir()), None)
+    trained = next((p for p in (run.tuned, run.checkpoints) if p.is_dir()), None)
     events = [event for event in run.events() if isinstance(event.get("file_id"), str)]
     gone = {event["file_id"] for event in events if event["event"] == "deleted"}
     uploads = [event["file_id"] for event in events if event["file_id"] not in gone]

@@ -184,7 +184,7 @@ def evaluate(
     """
     with contextlib.ExitStack() as stack:
         service = None
-        if current.model is not None and not current.adapter.is_dir():
+        if current.model is not None and not current.tuned.is_dir():
             service = stack.enter_context(platform.connect(current.recipe, current, key=key))
         try:
             return evaluation.evaluate(

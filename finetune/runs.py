@@ -5,7 +5,7 @@ recipe.yaml           the recipe as given
 recipe.resolved.json  every value with its origin
 events.jsonl          what was done, appended and synced
 metrics.jsonl         step, epoch, tokens, loss, validation_loss, learning_rate, …
-checkpoints/ adapter/ evaluation.json report.html
+checkpoints/ adapter/ (or model/) evaluation.json report.html
 .lock                 names the process that works here
 """
 
@@ -136,11 +136,19 @@ class Run:
         return self.folder / "adapter"
 
     @property
+    def whole(self) -> Path:
+        """Folder of the finished model, where all its weights were trained."""
+        return self.folder / "model"
+
+    @property
+    def tuned(self) -> Path:
+        """What local training ends with: the adapter, or the model; not there before its end."""
+        return self.whole if self.whole.is_dir() else self.adapter
+
+    @property
     def model(self) -> str | None:
-        """The tuned model: `adapter` for the folder of one, or an id of the platform; else None."""
-        if self.adapter.is_dir():
-            return self.adapter.name
-        return self.state.get("tuned_model")
+        """The tuned model: the name of its folder here, or an id of the platform; else None."""
+        return self.tuned.name if self.tuned.is_dir() else self.state.get("tuned_model")
 
     def set_state(self, state: str, **facts: Any) -> None:
         """Write a new state and further facts into `run.json`."""

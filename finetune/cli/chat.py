@@ -64,7 +64,7 @@ def command(
             answer = ask(text)
             console.emit({"run": found.folder.name, "message": msgspec.to_builtins(answer)})
             console.show(safe(_show(answer), 100_000))
-    local = found.adapter.is_dir()
+    local = found.tuned.is_dir()
     following = f"export {found.folder.name} --to merged -o DIR" if local else "runs"
     console.next(f"finetune {following}")
 
@@ -78,7 +78,7 @@ def _open(
     console: Console,
 ) -> Callable[[str], AssistantMessage]:
     """Return what asks a run's model: on this machine, or on the platform."""
-    if not found.adapter.is_dir():
+    if not found.tuned.is_dir():
         from finetune.backends import platform
         from finetune.backends.platform.answers import Chat as Remote
         from finetune.backends.platform.answers import Speaker
@@ -90,7 +90,7 @@ def _open(
 
     with console.progress() as progress:
         return Chat(
-            found.recipe, found.adapter, system=system, max_new_tokens=limit, progress=progress
+            found.recipe, found.tuned, system=system, max_new_tokens=limit, progress=progress
         ).ask
 
 

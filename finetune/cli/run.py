@@ -66,7 +66,7 @@ def command(
         {
             "run": str(run.folder),
             "state": state["state"],
-            "model": str(run.adapter) if run.adapter.is_dir() else run.model,
+            "model": str(run.tuned) if run.tuned.is_dir() else run.model,
             "evaluation": evaluation,
         }
     )

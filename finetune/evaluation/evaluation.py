@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.backends.local.model import load_adapter, load_model, resolve_model
+from finetune.backends.local.model import is_adapter, load_model, load_tuned, resolve_model
 from finetune.backends.platform.api import Client
 from finetune.corpus import Dataset
 from finetune.errors import PlatformError, RunError
@@ -46,10 +46,9 @@ def evaluate(
     service: Client | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Measure a run's model beside its base and write `evaluation.json`.
+    """Measure a run's model beside its base and write `evaluation.json` into the run's folder.
 
-    `predictions.jsonl` beside it holds every answer with its reference; both stay in the run's
-    folder.
+    `predictions.jsonl` beside it holds every answer with its reference.
 
     Args:
         run: A run that has a model.
@@ -70,16 +69,12 @@ def evaluate(
         RecipeError: The recipe's judge may not see these data.
         PlatformError: The judge does not answer; all other measures are written.
     """
-    if service is None and not run.adapter.is_dir():
-        raise RunError(f"{run.folder}: has no adapter to evaluate", hint="`finetune run` makes it")
+    if service is None and not run.tuned.is_dir():
+        raise RunError(f"{run.folder}: has no tuned model", hint="`finetune run` makes it")
     recipe, dataset = run.recipe, Dataset.load(run.dataset)
-    split, path = _held_out(dataset)
     if recipe.method == "classifier":
-        note = "; ".join([*([] if split == "evaluation" else [_ON_VALIDATION]), BASELINE])
-        facts = {"split": split, "note": note}
-        return evaluate_classifier(
-            run, dataset, path, facts=facts, against=against, progress=progress
-        )
+        return _evaluate_classifier(run, dataset, against, progress)
+    split, path = _held_out(dataset)
     bench = open_judge(recipe, dataset.manifest, key=judge_key)
     elsewhere, rival = read_elsewhere(against), None
     if against and elsewhere is None:
@@ -103,6 +98,15 @@ def evaluate(
     if bench is not None:
         _judge(run, document, exam, outcomes, bench, progress)
     return document
+
+
+def _evaluate_classifier(
+    run: Run, dataset: Dataset, against: str | None, progress: Progress
+) -> dict[str, Any]:
+    split, path = _held_out(dataset)
+    note = "; ".join([*([] if split == "evaluation" else [_ON_VALIDATION]), BASELINE])
+    facts = {"split": split, "note": note}
+    return evaluate_classifier(run, dataset, path, facts=facts, against=against, progress=progress)
 
 
 def _grade(exam: Exam, outcomes: Outcomes) -> dict[str, Any]:
@@ -149,18 +153,19 @@ def _examine(run: Run, folder: Path | None, exam: Exam, rival: Rival | None) -> 
     """Return what base, tuned and rival made of the exam; one model is held at a time."""
     outcomes: Outcomes = {}
     if folder is not None:
-        local = run.recipe.local
-        model = load_model(folder, dtype=local.dtype, quantize=local.quantize)
-        model = load_adapter(model, run.adapter)
-        with model.disable_adapter():
-            outcomes["base"] = exam.take("base", model)
+        local, adapted = run.recipe.local, is_adapter(run.tuned)
+        if not adapted:
+            outcomes["base"] = exam.take("base", load_model(folder, dtype=local.dtype))
+        model = load_tuned(folder, run.tuned, dtype=local.dtype, quantize=local.quantize)
+        if adapted:
+            with model.disable_adapter():
+                outcomes["base"] = exam.take("base", model)
         outcomes["tuned"] = exam.take("tuned", model)
         del model
     if rival is not None:
         tokenizer = load_tokenizer(rival.folder)
-        other = load_model(rival.folder, dtype=rival.dtype, quantize=rival.quantize)
-        if rival.adapter is not None:
-            other = load_adapter(other, rival.adapter)
+        what = rival.tuned or rival.folder
+        other = load_tuned(rival.folder, what, dtype=rival.dtype, quantize=rival.quantize)
         outcomes["against"] = exam.take("against", other, tokenizer)
     return outcomes
 

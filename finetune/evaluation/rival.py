@@ -19,14 +19,14 @@ class Rival(NamedTuple):
     Attributes:
         name: As it was asked for.
         folder: Its base.
-        adapter: What was trained on it, None for a model as it is.
+        tuned: What was trained of it, None for a model as it is.
         dtype: Numbers of its base.
         quantize: How its base is held.
     """
 
     name: str
     folder: Path
-    adapter: Path | None
+    tuned: Path | None
     dtype: Dtype
     quantize: Quantize
 
@@ -65,8 +65,8 @@ def find_rival(name: str, recipe: Recipe, runs: Path, *, progress: Progress = si
                 raise error from None
             raise
         return Rival(name, folder, None, local.dtype, local.quantize)
-    if not run.adapter.is_dir():
-        raise RunError(f"{run.folder}: has no adapter to evaluate", hint="`finetune run` makes it")
+    if not run.tuned.is_dir():
+        raise RunError(f"{run.folder}: has no tuned model", hint="`finetune run` makes it")
     own = run.recipe
     folder = resolve_model(own.model, progress=progress)
-    return Rival(run.folder.name, folder, run.adapter, own.local.dtype, own.local.quantize)
+    return Rival(run.folder.name, folder, run.tuned, own.local.dtype, own.local.quantize)

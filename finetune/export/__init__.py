@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune.backends.local.model import is_adapter
 from finetune.errors import UsageError
 from finetune.files import sync_file, sync_folder
 from finetune.progress import Progress, silent
@@ -31,6 +32,7 @@ EXPORTERS: dict[str, str] = {
     "vllm": "finetune.export.vllm:write",
     "hub": "finetune.export.hub:write",
 }
+_OF_ADAPTERS = ("adapter", "lora", "vllm", "hub")
 
 
 def export(
@@ -55,7 +57,7 @@ def export(
         `command` where there is one that uses it.
 
     Raises:
-        UsageError: Unknown form or option, the folder is there, the run has no adapter, or the
+        UsageError: Unknown form or option, the folder is there, the run has no tuned model, or the
             form cannot hold the model.
         TrainingError: What was written does not say what base and adapter say.
     """
@@ -71,15 +73,20 @@ def export(
             raise UsageError(f"{to}: this form has no option `{name}`")
     if folder.exists():
         raise UsageError(f"{folder}: is there already", hint="name another folder")
-    if not run.adapter.is_dir():
+    if not run.tuned.is_dir():
         raise UsageError(
-            f"{run.folder}: has no adapter: its state is `{run.state['state']}`",
+            f"{run.folder}: has no tuned model: its state is `{run.state['state']}`",
             hint="`finetune run` on the same recipe goes on",
         )
     if run.recipe.method == "classifier" and to != "adapter":
         raise UsageError(
             f"{to}: this form holds language models, and the run's model is a classifier",
             hint="`--to adapter` writes adapter and head",
+        )
+    if to in _OF_ADAPTERS and not is_adapter(run.tuned):
+        raise UsageError(
+            f"{to}: this form holds adapters, and the run trained all weights of its model",
+            hint="`--to merged` writes the model, as do `consolidated`, `gguf` and `ollama`",
         )
     with _whole(folder) as temporary:
         facts: dict[str, Any] = write(run, temporary, progress=progress, **(options or {}))

@@ -24,7 +24,7 @@ def write(run: Run, folder: Path, *, progress: Progress) -> dict[str, Any]:
     base = resolve_model(run.recipe.model, progress=progress)
     params = native.read_params(base)
     native.copy_tokenizer(base, folder)
-    weights = Weights(base, run.adapter)
+    weights = Weights(base, run.tuned)
     tensors = {}
     for number, name in enumerate(sorted(weights.shards)):
         progress("convert", number, len(weights.shards))

@@ -71,7 +71,7 @@ def write(
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _describe_shape(writer, config)
     _describe_tokenizer(writer, base, config["vocab_size"])
-    _add_tensors(writer, Weights(base, run.adapter), config, chosen, progress)
+    _add_tensors(writer, Weights(base, run.tuned), config, chosen, progress)
     _save(writer, path)
     facts = parity.compare_with_run(
         run,

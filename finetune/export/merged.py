@@ -16,7 +16,7 @@ from finetune.runs import Run
 def write(run: Run, folder: Path, *, progress: Progress) -> dict[str, Any]:
     """Write the merged checkpoint, and compare it with the run's base and adapter."""
     base = resolve_model(run.recipe.model, progress=progress)
-    merge(base, run.adapter, folder, progress=progress)
+    merge(base, run.tuned, folder, progress=progress)
     facts = compare_with_run(run, base, folder, progress=progress)
     write_card(run, folder, "merged", facts)
     return facts

@@ -45,7 +45,7 @@ def compare_with_run(
     """
     progress("compare", 0)
     prompts = _read_prompts(run, base)
-    found = compare(base, run.adapter, folder, prompts, load=load, min_agreement=min_agreement)
+    found = compare(base, run.tuned, folder, prompts, load=load, min_agreement=min_agreement)
     return found._asdict()
 
 

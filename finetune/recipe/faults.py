@@ -90,7 +90,9 @@ FOREIGN = {
     "run_name": "name",
     "stage": "method",
     "task": "method",
-    "finetuning_type": "method",
+    "finetuning_type": "local.full",
+    "full_finetuning": "local.full",
+    "train_type": "local.full",
 }
 _REFUSED = {
     "trust_remote_code": "code from a model's folder is never run",

@@ -14,8 +14,11 @@ from finetune.errors import RecipeError
 from finetune.methods import METHODS
 from finetune.recipe.faults import explain_faults
 from finetune.recipe.source import Document, Key, read_document, read_value
-from finetune.recipe.tree import Local, Recipe, Training
+from finetune.recipe.tree import Lora, Recipe, Training
 from finetune.text import did_you_mean
+
+# Methods whose loss is that of the next token: all weights, and experts, can be trained for it.
+_WHOLE = ("sft", "pretrain")
 
 
 def load_recipe(
@@ -133,7 +136,7 @@ def _check(recipe: Recipe, document: Document, path: Path) -> None:
         fail(("training", "steps"), "stands beside `epochs`; give one of the two")
     if recipe.training.fim_ratio and recipe.method != "pretrain":
         fail(("training", "fim_ratio"), "only documents have a middle to fill in (`pretrain`)")
-    _check_local(recipe.local, fail)
+    _check_local(recipe, fail)
     if fault := _find_launch_fault(recipe):
         fail(("local", "launch", "strategy"), fault)
     validation = recipe.data.validation
@@ -146,8 +149,22 @@ def _check(recipe: Recipe, document: Document, path: Path) -> None:
         fail(("evaluation", "data"), "nothing is left to train on after validation and evaluation")
 
 
-def _check_local(local: Local, fail: Callable[..., None]) -> None:
+def _check_local(recipe: Recipe, fail: Callable[..., None]) -> None:
     """Refuse settings of the local backend that cannot stand together."""
+    local = recipe.local
+    if local.full and local.quantize != "none":
+        fail(
+            ("local", "full"), f"weights in {local.quantize} cannot be trained: only an adapter can"
+        )
+    if local.full and local.lora != Lora():
+        fail(("local", "full"), "stands beside `local.lora`; give one of the two")
+    places: dict[Key, bool] = {
+        ("local", "full"): local.full,
+        ("local", "lora", "experts"): local.lora.experts,
+    }
+    for place, asked in places.items():
+        if asked and recipe.method not in _WHOLE:
+            fail(place, f"`{recipe.method}` trains an adapter on linears alone")
     if local.lora.experts and local.lora.dora:
         fail(("local", "lora", "dora"), "experts have no rows of their own to give a length")
     if local.lora.experts and local.lora.dropout:
@@ -160,6 +177,8 @@ def _find_launch_fault(recipe: Recipe) -> str | None:
         return None
     if launch.processes * launch.nodes == 1:
         return f"`{launch.strategy}` shares among processes, and there is one"
+    if recipe.local.full:
+        return f"`{launch.strategy}` does not go with `local.full`; `ddp` does"
     if recipe.local.quantize != "none":
         return f"`{launch.strategy}` does not go with `local.quantize`; `ddp` does"
     if recipe.method == "classifier" and launch.strategy == "fsdp":

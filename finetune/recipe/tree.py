@@ -240,6 +240,8 @@ class Local(Section):
 
     lora: Lora = Lora()
     """Low-rank adaptation."""
+    full: bool = False
+    """Train all weights of the language model instead of an adapter, at 16 bytes a weight."""
     quantize: Literal["none", "4bit", "8bit"] = "none"
     """Hold the frozen base in 4 bits (QLoRA) or 8 bits."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"

@@ -259,7 +259,7 @@ def test_nothing_held_out_is_an_error(make_run):
 
 
 def test_a_run_without_adapter_is_an_error(make_run):
-    with pytest.raises(RunError, match="no adapter"):
+    with pytest.raises(RunError, match="no tuned model"):
         evaluate(make_run(adapter=False))
 
 
@@ -314,7 +314,7 @@ def test_what_cannot_stand_beside_them_is_refused_before_anything_is_measured(ma
         evaluate(run, against="nobody")
     unfinished = shutil.copytree(run.folder, run.folder.parent / "sums-2")
     shutil.rmtree(unfinished / "adapter")
-    with pytest.raises(RunError, match="no adapter"):
+    with pytest.raises(RunError, match="no tuned model"):
         evaluate(run, against="sums-2")
     foreign = shutil.copytree(run.adapter, tmp_path / "foreign")
     config = json.loads((foreign / "adapter_config.json").read_bytes())

@@ -91,7 +91,7 @@ def test_a_run_without_an_adapter_says_so(untrained, command):
         check=False,
     )
     assert done.returncode == 2
-    assert "has no adapter" in done.stderr
+    assert "has no tuned model" in done.stderr
 
 
 @pytest.mark.heavy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from finetune.backends.local.generate import generate
-from finetune.backends.local.model import load_adapter, load_model, resolve_model
+from finetune.backends.local.model import load_tuned, resolve_model
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.records import AssistantMessage, Message, SystemMessage, UserMessage
@@ -17,19 +17,19 @@ class Chat:
 
     Args:
         recipe: The recipe of a run: it names the base and its numbers.
-        adapter: The adapter that the run trained.
+        tuned: What the run trained: an adapter or a model.
         system: System prompt, put before everything.
         max_new_tokens: Most tokens of an answer.
         progress: Told while the model is built or fetched.
 
     Raises:
-        UsageError: The model or the adapter is not there.
+        UsageError: The model or what was trained of it is not there.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        adapter: Path,
+        tuned: Path,
         *,
         system: str | None = None,
         max_new_tokens: int = 512,
@@ -37,8 +37,8 @@ class Chat:
     ) -> None:
         folder = resolve_model(recipe.model, progress=progress)
         self.tokenizer = load_tokenizer(folder)
-        base = load_model(folder, dtype=recipe.local.dtype, quantize=recipe.local.quantize)
-        self._model = load_adapter(base, adapter)
+        local = recipe.local
+        self._model = load_tuned(folder, tuned, dtype=local.dtype, quantize=local.quantize)
         self._limit = max_new_tokens
         self.messages: list[Message] = [] if system is None else [SystemMessage(content=system)]
 

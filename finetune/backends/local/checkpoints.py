@@ -29,14 +29,18 @@ NEEDED = frozenset(
         "trainer_state.json",
     }
 )
-# What several ranks write: a file or folder, and the files that it stands for.
-_OF_RANKS: dict[str, set[str]] = {
+WEIGHTS = "weights.safetensors"
+_ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
+# What is written where all weights are trained, and what several ranks write: a file or folder,
+# and the files that it stands for.
+_INSTEAD: dict[str, set[str]] = {
+    WEIGHTS: _ADAPTER,
     "rng_state_*.pth": {"rng_state.pth"},
-    "pytorch_model_fsdp_0": {"adapter_config.json", "adapter_model.safetensors"},
+    "pytorch_model_fsdp_0": _ADAPTER,
     "optimizer_0": {"optimizer.pt"},
     "global_step*": {"optimizer.pt"},  # DeepSpeed's
 }
-_KEPT = (*NEEDED, "scaler.pt", "latest", "classifier.safetensors", "classifier.json", *_OF_RANKS)
+_KEPT = (*NEEDED, "scaler.pt", "latest", "classifier.safetensors", "classifier.json", *_INSTEAD)
 _MANIFEST, _COMMITTED, _BAD = "MANIFEST.json", "COMMITTED", ".bad"
 
 
@@ -147,11 +151,11 @@ def _list_files(folder: Path) -> list[str]:
 
 
 def _stand_for(names: Iterable[str]) -> set[str]:
-    """Return the files of one process that those of several ranks stand for."""
+    """Return the files of an adapter trained by one process that these stand for."""
     tops = {name.partition("/")[0] for name in names}
     found = [
         stood
-        for pattern, stood in _OF_RANKS.items()
+        for pattern, stood in _INSTEAD.items()
         if any(fnmatch.fnmatch(top, pattern) for top in tops)
     ]
     return set().union(*found)

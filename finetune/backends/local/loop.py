@@ -175,9 +175,10 @@ def measure_loss(task: Task, model: Any, items: Sequence[Any], ranks: Ranks = AL
 
 
 def _is_half(model: Any) -> bool:
+    """Tell whether to compute in bfloat16: a model trained in full holds its weights otherwise."""
     import torch
 
-    return bool(model.get_output_embeddings().weight.dtype == torch.bfloat16)
+    return torch.bfloat16 in (model.get_output_embeddings().weight.dtype, model.config.dtype)
 
 
 def _require_space(folder: Path, model: Any, keep: int) -> None:

@@ -115,7 +115,8 @@ def count_trainable(model: Any) -> dict[str, int]:
     groups: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = name.partition(".lora_")[0].removesuffix(".base_layer").rpartition(".")[2]
+            place = re.sub(r"(\.base_layer)?\.lora_.*|\.(weight|bias)$", "", name)
+            group = "experts" if ".experts." in f"{place}." else place.rpartition(".")[2]
             groups[group] = groups.get(group, 0) + parameter.numel()
     return groups
 

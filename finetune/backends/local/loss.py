@@ -6,6 +6,7 @@ spot and dropped, so that memory does not grow with the vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,35 +17,52 @@ CHUNK = 512  # positions whose logits exist at once
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: torch.Tensor,
-        head: torch.Tensor,
-        targets: torch.Tensor,
+        ctx: Any, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         differentiate = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if differentiate else None
         losses = hidden.new_empty(len(targets), dtype=torch.float32)
+        weight = head.to(hidden.dtype)
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
-            target = targets[part, None]
-            logits = (hidden[part] @ head.T).float()
-            picked = logits.gather(1, target)
-            top = logits.amax(dim=1, keepdim=True)
-            mass = logits.sub_(top).exp_().sum(dim=1, keepdim=True)
-            losses[part] = (mass.log() + top - picked)[:, 0]
+            logits = (hidden[part] @ weight.T).float()
+            losses[part] = _descend(logits, targets[part])
             if gradient is not None:
-                slope = logits.div_(mass).scatter_add_(1, target, -torch.ones_like(picked))
-                torch.mm(slope.to(head.dtype), head, out=gradient[part])
+                torch.mm(logits.to(weight.dtype), weight, out=gradient[part])
         if gradient is not None:
-            ctx.save_for_backward(gradient)
+            trained = (hidden, head, targets) if ctx.needs_input_grad[1] else ()
+            ctx.save_for_backward(gradient, *trained)
         return losses
 
     @staticmethod
-    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        gradient, *trained = ctx.saved_tensors
         scaled = torch.empty_like(gradient)
         torch.mul(gradient, scale[:, None], out=scaled)  # in float32, rounded once
-        return scaled, None, None
+        return scaled, _differentiate_head(trained, scale) if trained else None, None
+
+
+def _descend(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the losses of some positions, [n]; the scores become their slopes in place."""
+    target = targets[:, None]
+    picked = logits.gather(1, target)
+    top = logits.amax(dim=1, keepdim=True)
+    mass = logits.sub_(top).exp_().sum(dim=1, keepdim=True)
+    logits.div_(mass).scatter_add_(1, target, -torch.ones_like(picked))
+    return (mass.log() + top - picked)[:, 0]
+
+
+def _differentiate_head(saved: Sequence[torch.Tensor], scale: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of a head that is trained, from scores that are computed again."""
+    hidden, head, targets = saved
+    gradient, weight = torch.zeros_like(head), head.to(hidden.dtype)
+    for start in range(0, len(targets), CHUNK):
+        part = slice(start, start + CHUNK)
+        logits = (hidden[part] @ weight.T).float()
+        _descend(logits, targets[part])
+        logits *= scale[part, None]
+        gradient += logits.to(weight.dtype).T @ hidden[part]
+    return gradient
 
 
 def head_losses(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -63,7 +81,8 @@ def head_loss(
 
     Args:
         hidden: Last hidden states at the trained positions, [n, width].
-        head: Weight of the output layer, frozen, [vocabulary, width], of the same dtype.
+        head: Weight of the output layer, [vocabulary, width], computed with in that dtype; gets
+            a gradient in its own where it is trained.
         targets: The tokens that follow, int64, [n].
         weights: Factor of each position, float32, [n]; 1 where absent.
 
@@ -140,7 +159,11 @@ def _decode(model: Any, batch: dict[str, Any]) -> Any:
 
 def _select(model: Any, batch: dict[str, Any], output: Any) -> torch.Tensor:
     rows = output.last_hidden_state[0].index_select(0, batch["rows"])
-    states: torch.Tensor = rows.to(model.get_output_embeddings().weight.dtype)
+    # Weights that are trained are held in float32, and autocast says what they are computed in.
+    kind, numbers = rows.device.type, model.get_output_embeddings().weight.dtype
+    if torch.is_autocast_enabled(kind):
+        numbers = torch.get_autocast_dtype(kind)
+    states: torch.Tensor = rows.to(numbers)
     return states
 
 

@@ -46,7 +46,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by part, for the largest micro-batch of a run.
 
     Attributes:
-        weights: The frozen base.
+        weights: The frozen base (where all is trained, the vision tower).
         adapter: The trained weights, in float32.
         gradients: Their gradients, in float32.
         optimizer: AdamW's two moments, in float32.
@@ -85,9 +85,12 @@ def count_adapter(shape: Shape, recipe: Recipe) -> dict[str, int]:
     """Return the trained weights of each kind of module: name → weights in all layers.
 
     `auto` is the seven linears of the decoder, of a mixture of experts those of its attention
-    (and of the expert that all tokens share). A target that is none of these counts nothing: its
-    size is in the weights alone. The head of a classifier counts where its targets are filled in.
+    (and of the expert that all tokens share); with `full` it is the whole decoder. A target that
+    is none of these counts nothing: its size is in the weights alone. The head of a classifier
+    counts where its targets are filled in.
     """
+    if recipe.local.full:
+        return {"decoder": shape.weights - shape.vision_weights}
     lora, dense = recipe.local.lora, max(shape.shared_experts, not shape.experts)
     linears = {**shape.attention, **(shape.feed_forward if dense else {})}
     names = (
@@ -210,6 +213,8 @@ def _bytes_of_a_number(recipe: Recipe, device: Device) -> int:
 
 def _weight_bytes(shape: Shape, recipe: Recipe, width: int) -> int:
     shrunk = _QUANTIZED.get(recipe.local.quantize, width)
+    if recipe.local.full:
+        return 4 * shape.vision_weights
     rest = shape.weights - shape.linear_weights
     return round(shape.linear_weights * shrunk + rest * width)
 
@@ -260,6 +265,8 @@ def _layer_bytes(shape: Shape, recipe: Recipe, device: Device, width: int) -> in
     copies = 5 if width == 2 else 2
     inputs = width * (copies * hidden + queries + inner)
     held = norms + attention + feed_forward + inputs + 7 * width * rank
+    if recipe.local.full:  # what the norms give, which their own gradient needs, and no adapters
+        return held - 7 * width * rank + 8 * hidden
     if recipe.local.lora.dora:  # each linear's own answer and its adapter's, to scale them by row
         held += 2 * width * (queries + 2 * keys + 2 * hidden + 2 * inner)
     return held

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.backends.local.lora import EXPERTS
-from finetune.backends.local.model import Dtype, choose_dtype, load_adapter, load_model
+from finetune.backends.local.model import Dtype, choose_dtype, is_adapter, load_model, load_tuned
 from finetune.backends.local.quiet import quiet
 from finetune.errors import TrainingError, UsageError
 from finetune.files import read_json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 # What comes along from the base's folder, beside its weights.
-_COMPANIONS = ("*.json", "*.jinja", "tokenizer.model*", "LICENSE*", "NOTICE*")
+COMPANIONS = ("*.json", "*.jinja", "tokenizer.model*", "LICENSE*", "NOTICE*")
 _MODULE, _LENGTHS = "base_model.model.", ".lora_magnitude_vector"
 # Rounding a merged model to bfloat16 moves it by about 0.01 nats from the unmerged one, as much as
 # bfloat16 moves any model (measured 2026-11-22); a wrong merge moves it by whole nats.
@@ -44,12 +44,12 @@ class Parity(NamedTuple):
     positions: int
 
 
-def merge(base: Path, adapter: Path, folder: Path, *, progress: Progress = silent) -> None:
+def merge(base: Path, tuned: Path, folder: Path, *, progress: Progress = silent) -> None:
     """Write the checkpoint of a base with an adapter merged into it.
 
     Args:
         base: Checkpoint in safetensors.
-        adapter: A LoRA adapter on its linears, and on its experts where it has them.
+        tuned: See `Weights`.
         folder: Where the files are written; it is there and empty.
         progress: Told about the shards.
 
@@ -58,7 +58,7 @@ def merge(base: Path, adapter: Path, folder: Path, *, progress: Progress = silen
     """
     from safetensors.torch import save_file
 
-    weights = Weights(base, adapter)
+    weights = Weights(base, tuned)
     shards = sorted(set(weights.shards.values()))
     for number, shard in enumerate(shards):
         progress("merge", number, len(shards))
@@ -66,8 +66,8 @@ def merge(base: Path, adapter: Path, folder: Path, *, progress: Progress = silen
         tensors = {name: weights.read(name) for name in names}
         save_file(tensors, folder / shard.name, metadata={"format": "pt"})
         (folder / shard.name).chmod(0o644)
-    for pattern in _COMPANIONS:
-        for file in sorted(base.glob(pattern)):
+    for pattern in COMPANIONS:
+        for file in sorted(weights.folder.glob(pattern)):
             if file.name != "digests.json":
                 shutil.copyfile(file, folder / file.name)
     progress("merge", len(shards), len(shards))
@@ -75,7 +75,7 @@ def merge(base: Path, adapter: Path, folder: Path, *, progress: Progress = silen
 
 def compare(
     base: Path,
-    adapter: Path,
+    tuned: Path,
     merged: Path,
     prompts: Sequence[Sequence[int]],
     *,
@@ -86,7 +86,7 @@ def compare(
 
     Args:
         base: The base's folder.
-        adapter: The adapter's folder.
+        tuned: The adapter's folder, or that of a model all of whose weights were trained.
         merged: What was written: a merged checkpoint, or what `load` reads.
         prompts: Ids to compare next-token distributions on; not empty.
         load: Gives the model in `merged`, in given numbers.
@@ -98,7 +98,7 @@ def compare(
     # Rounding of the comparison itself is kept out where the model is small enough for it.
     small = sum(path.stat().st_size for path in base.glob("model*.safetensors")) < 4e9
     dtype: Dtype = "float32" if small else choose_dtype("auto", "cpu")
-    model = load_adapter(load_model(base, dtype=dtype), adapter)
+    model = load_tuned(base, tuned, dtype=dtype)
     expected = [_log_probabilities(model, prompt) for prompt in prompts]
     del model
     model = load(merged, dtype) if load else load_model(merged, dtype=dtype)
@@ -123,32 +123,35 @@ class Weights:
 
     Args:
         base: Checkpoint in safetensors.
-        adapter: A LoRA adapter on its linears, and on its experts where it has them.
+        tuned: A LoRA adapter on its linears, and on its experts where it has them; or a model
+            all of whose weights were trained, which is then read as it is.
 
     Attributes:
+        folder: Where the checkpoint's own files lie: the base's, or the tuned model's.
         shards: File of each weight, by its name in the base's checkpoint.
 
     Raises:
         UsageError: The adapter is of a kind that cannot be merged exactly, or does not fit.
     """
 
-    def __init__(self, base: Path, adapter: Path) -> None:
+    def __init__(self, base: Path, tuned: Path) -> None:
         from safetensors import safe_open
 
-        self._deltas = read_adapter(adapter)
+        self.folder = base if is_adapter(tuned) else tuned
+        self._deltas = read_adapter(tuned) if is_adapter(tuned) else {}
         self.shards: dict[str, Path] = {}
-        for shard in sorted(base.glob("model*.safetensors")):
+        for shard in sorted(self.folder.glob("model*.safetensors")):
             with safe_open(shard, framework="pt") as file:
                 self.shards |= dict.fromkeys(file.keys(), shard)
         if not self.shards:
-            raise UsageError(f"{base}: no `model*.safetensors` here")
+            raise UsageError(f"{self.folder}: no `model*.safetensors` here")
         for name in [name for name in self._deltas if ".experts." in name]:
             if name not in self.shards:
                 self._deltas |= _split_experts(name, self._deltas.pop(name))
         missing = self._deltas.keys() - self.shards.keys()
         if missing:
             raise UsageError(
-                f"{adapter}: does not fit {base}: {len(missing)} tensors such as `{min(missing)}`"
+                f"{tuned}: does not fit {base}: {len(missing)} tensors such as `{min(missing)}`"
                 " are not there"
             )
 

@@ -159,6 +159,34 @@ def load_adapter(model: Any, adapter: Path, *, name: str = "default") -> Any:
     return tuned.eval()
 
 
+def load_tuned(
+    base: Path,
+    tuned: Path,
+    *,
+    dtype: Dtype = "auto",
+    quantize: Quantize = "none",
+) -> Any:
+    """Return what a run has trained, ready to answer.
+
+    Args:
+        base: The base's folder.
+        tuned: An adapter for it, or a model all of whose weights were trained.
+        dtype: See `load_model`.
+        quantize: See `load_model`.
+
+    Raises:
+        UsageError: See `load_model` and `load_adapter`.
+    """
+    if is_adapter(tuned):
+        return load_adapter(load_model(base, dtype=dtype, quantize=quantize), tuned)
+    return load_model(tuned, dtype=dtype, quantize=quantize)
+
+
+def is_adapter(tuned: Path) -> bool:
+    """Tell whether a folder holds an adapter, and not a whole model."""
+    return (tuned / "adapter_config.json").is_file()
+
+
 def choose_dtype(dtype: Dtype, device: str) -> Literal["bfloat16", "float32"]:
     """Return the numbers to compute in: bfloat16 only where the hardware has it."""
     if dtype != "auto":

@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from finetune.backends.local.checkpoints import commit
+from finetune.backends.local.full import load_weights, save_weights
 from finetune.backends.local.ranks import ALONE, Ranks
 from finetune.backends.local.schedule import share_step
 from finetune.backends.local.task import Task, count_items
@@ -142,13 +143,20 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         # By default PEFT asks the hub whether the base's vocabulary is another: it never is here.
         folder = output_dir or self.args.output_dir
-        if self.args.should_save:
+        if not self.args.should_save:
+            return
+        if hasattr(self.model, "peft_config"):
             self.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
             self._task.save(self.model, Path(folder))
+        else:
+            save_weights(self.model, Path(folder))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._task.load(model or self.model, Path(resume_from_checkpoint))
+        if hasattr(self.model, "peft_config"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            self._task.load(model or self.model, Path(resume_from_checkpoint))
+        else:
+            load_weights(self.model, Path(resume_from_checkpoint))
 
 
 class Keeper(TrainerCallback):  # type: ignore[misc]
@@ -309,5 +317,5 @@ def configure(recipe: Recipe, steps: int, *, folder: Path, bf16: bool) -> SFTCon
         disable_tqdm=True,
         report_to="none",
         # With frozen experts off; otherwise the model's own coefficient, which the loss applies.
-        router_aux_loss_coef=None if local.lora.experts else 0.0,
+        router_aux_loss_coef=None if local.lora.experts or local.full else 0.0,
     )

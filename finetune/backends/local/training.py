@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune import files
-from finetune.backends.local.adapter import describe_adapter, save_adapter
+from finetune.backends.local.adapter import describe_tuned, save_adapter
 from finetune.backends.local.device import find_device, share_device
+from finetune.backends.local.full import save_model, unfreeze
 from finetune.backends.local.loop import fit
 from finetune.backends.local.lora import count_trainable
 from finetune.backends.local.memory import DEFAULT_MICRO_BATCH_TOKENS, choose_memory
-from finetune.backends.local.model import choose_dtype, load_model, resolve_model
+from finetune.backends.local.model import Dtype, choose_dtype, load_model, resolve_model
 from finetune.backends.local.ranks import Ranks, read_ranks
 from finetune.backends.local.schedule import count_passes, plan_training
 from finetune.backends.local.task import Item, Task, count_items
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 def tune(
     task: Task, run: Run, recipe: Recipe, dataset: Dataset, *, progress: Progress = silent
 ) -> None:
-    """Tune the recipe's model on a dataset; the adapter is in the run's folder in the end.
+    """Tune the recipe's model on a dataset; what was trained is in the run's folder then.
 
     The same call continues from the newest checkpoint.
 
@@ -61,11 +62,9 @@ def tune(
     validation = task.read(held_out, recipe, tokenizer, 0) if held_out else []
     lengths = [item.tokens for item in training.items]
     micro, again = share_memory(folder, recipe, lengths)
-    steps = plan_training(
-        recipe, lengths, training.weights, training.passes, micro_batch_tokens=micro
-    )
-    base = load_base(folder, recipe, ranks)
-    model = task.prepare(base, recipe)
+    passes = training.weights, training.passes
+    steps = plan_training(recipe, lengths, *passes, micro_batch_tokens=micro)
+    model = prepare(task, folder, recipe, ranks)
     groups = count_trainable(model)
     run.event("training", steps=len(steps), samples=len(training.items), trainable=groups)
     progress("adapt", 1, 1, **dict(groups))
@@ -88,16 +87,25 @@ def tune(
     )
     weights = gather_trained(model) if recipe.local.launch.strategy == "fsdp" else None
     if ranks.first:
-        card = describe_adapter(recipe, dataset, steps, groups, run.metrics())
-        save_adapter(model, run.adapter, card, weights, also=task.save)
+        card = describe_tuned(recipe, dataset, steps, groups, run.metrics())
+        if recipe.local.full:
+            save_model(model, folder, run.whole, card)
+        else:
+            save_adapter(model, run.adapter, card, weights, also=task.save)
 
 
-def load_base(folder: Path, recipe: Recipe, ranks: Ranks) -> Any:
-    """Return the model that a rank adapts: on its own GPU, or where it is sharded from."""
+def prepare(task: Task, folder: Path, recipe: Recipe, ranks: Ranks) -> Any:
+    """Return the model that is trained: the base with what the method adds, or all of it."""
+    if recipe.local.full:
+        return unfreeze(load_base(folder, recipe, ranks, dtype="float32"), recipe.local.dtype)
+    return task.prepare(load_base(folder, recipe, ranks, dtype=recipe.local.dtype), recipe)
+
+
+def load_base(folder: Path, recipe: Recipe, ranks: Ranks, *, dtype: Dtype) -> Any:
+    """Return the model that a rank trains: on its own GPU, or where it is sharded from."""
     import torch
 
     local, device = recipe.local, None
-    dtype = local.dtype
     if local.threads:
         torch.set_num_threads(local.threads)
     if ranks.total > 1:

@@ -12,7 +12,7 @@ from finetune import records, runs
 from finetune.backends.local import train
 from finetune.backends.local.generate import generate
 from finetune.backends.local.merge import merge
-from finetune.backends.local.model import load_adapter, load_model
+from finetune.backends.local.model import is_adapter, load_model, load_tuned
 from finetune.backends.local.quiet import quiet
 from finetune.recipe import Recipe
 from finetune.tokens import IGNORED, load_tokenizer
@@ -117,6 +117,12 @@ FAMILIES = {
     ),
     "mistral-small-4": ("Mistral3/mistral4", LATENT, {}),
     "mistral-small-4-experts": ("Mistral4", LATENT, ADAPT_EXPERTS),
+    "ministral-3-3b-full": (
+        "Mistral3/ministral3",
+        {**YARN, "head_dim": 8, "tie_word_embeddings": True},
+        {"full": True},
+    ),
+    "mixtral-8x7b-full": ("Mixtral", {**EXPERTS, **ROPE}, {"full": True}),
     "community": ("Mistral", ROPE, {}),
     "rslora": ("Mistral", ROPE, {"lora": {"rank": 9, "rslora": True}}),
     "dora": ("Mistral3/ministral3", {**YARN, "head_dim": 8}, {"lora": {"rank": 4, "dora": True}}),
@@ -221,6 +227,23 @@ def mean_loss(model, samples):
     return torch.cat(losses).mean().item()
 
 
+def assert_only_language_is_trained(base, run):
+    """Vision tower and projector have no adapter, and are what they were where all was saved."""
+
+    def sees(name):
+        return "vision" in name or "projector" in name
+
+    if is_adapter(run.tuned):
+        names = list(load_file(run.tuned / "adapter_model.safetensors"))
+        assert names
+        assert not any(map(sees, names))
+        return
+    before, after = (load_file(place / "model.safetensors") for place in (base, run.tuned))
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        assert torch.equal(weight, after[name]) == sees(name), name
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_trains_reloads_merges_and_generates(name, tmp_path):
     family, shape, local = FAMILIES[name]
@@ -231,20 +254,17 @@ def test_every_family_trains_reloads_merges_and_generates(name, tmp_path):
     metrics = run.metrics()
     assert len(metrics) == 20
     assert metrics[-1]["loss"] < metrics[0]["loss"] - 0.5
-    assert ("router_loss" in metrics[0]) == bool(local.get("lora", {}).get("experts"))
-    names = set(load_file(run.adapter / "adapter_model.safetensors"))
-    assert names
-    assert not [name for name in names if "vision" in name or "projector" in name]
-
-    tuned = load_adapter(load_model(base, dtype="float32"), run.adapter)
+    routed = name.endswith("experts") or name == "mixtral-8x7b-full"
+    assert ("router_loss" in metrics[0]) == routed
+    assert_only_language_is_trained(base, run)
+    tuned = load_tuned(base, run.tuned, dtype="float32")
     assert mean_loss(tuned, samples) == pytest.approx(metrics[-1]["validation_loss"], abs=1e-4)
 
     (tmp_path / "merged").mkdir()
-    merge(base, run.adapter, tmp_path / "merged")
+    merge(base, run.tuned, tmp_path / "merged")
     merged = load_model(tmp_path / "merged", dtype="float32")
     ids = samples[-1].input_ids
-    with tuned.disable_adapter():
-        before = logits(tuned, ids)
+    before = logits(load_model(base, dtype="float32"), ids)
     torch.testing.assert_close(logits(merged, ids), logits(tuned, ids), rtol=0, atol=1e-4)
     assert (logits(tuned, ids) - before).abs().max() > 0.1
     prompts = [sample.input_ids[:9] for sample in samples]

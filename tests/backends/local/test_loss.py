@@ -32,9 +32,9 @@ def gradients(model):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("window", [None, 16])
-def test_a_packed_row_is_its_samples_one_by_one(weighted, window):
-    model = make_model(sliding_window=window)
-    model.lm_head.weight.requires_grad_(False)
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_packed_row_is_its_samples_one_by_one(weighted, window, tied):
+    model = make_model(sliding_window=window, tie_word_embeddings=tied)
     samples = make_samples(8, weighted=weighted)
     expected, items = reference(model, samples)
     expected.backward()
