@@ -14,7 +14,8 @@ import functools
 import importlib
 import signal
 import statistics
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from finetune import corpus, evaluation, report, runs
 from finetune.backends import platform
 from finetune.errors import (
     ConfirmationNeeded,
+    DataError,
     FinetuneError,
     Interrupted,
     PlatformError,
@@ -36,10 +38,12 @@ from finetune.runs import Run
 if TYPE_CHECKING:
     from finetune.backends.platform.access import Key
     from finetune.backends.platform.reconcile import Confirm
+    from finetune.clusters import Job
     from finetune.planning import Plan
 
 RUNS = Path("runs")
 DATASETS = Path("datasets")
+_JOIN_SECONDS = 3600.0  # in which the first node must have prepared the data
 BACKENDS: dict[str, str] = {
     "local": "finetune.backends.local:train",
     "platform": "finetune.backends.platform:train",
@@ -142,8 +146,8 @@ def run(
 
     train = _backend(recipe, key=key, confirm=confirm)
     check_model(recipe)
-    if recipe.backend == "local":
-        check_launch(recipe)
+    if recipe.backend == "local" and check_launch(recipe).number:
+        return _join(recipe, run_folder, progress)
     dataset = prepare(recipe, folder=datasets, workers=workers, progress=progress)
     evaluation.open_judge(recipe, dataset.manifest)  # before hours of training
     identity = runs.identify(recipe, dataset.digest)
@@ -158,6 +162,52 @@ def run(
     with current.lock():
         _work(current, recipe, dataset, train, key, progress)
     return current
+
+
+def launch(
+    recipe: Recipe,
+    *,
+    datasets: Path = DATASETS,
+    overrides: Sequence[str] = (),
+    gpu: str | None = None,
+    bucket: str | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Job:
+    """Return what a cluster's task file says of a recipe; see `clusters.write_task`.
+
+    Args:
+        recipe: What is to run there.
+        datasets: Where dataset folders lie.
+        overrides: `key=value` given beside the recipe.
+        gpu: Name of a GPU, instead of the smallest that suffices.
+        bucket: Where the run folder lies, of clusters without a common file system.
+        workers: How many processes convert.
+        progress: Told about the rows read and the records counted.
+
+    Raises:
+        UsageError: The recipe is not for the local backend, or no GPU holds it.
+        DataError: The data would stop the run.
+    """
+    from finetune.clusters import describe_job
+    from finetune.planning import check_model, make_plan
+
+    place = check_model(recipe)
+    dataset = prepare(recipe, folder=datasets, workers=workers, progress=progress)
+    bill = make_plan(recipe, dataset, progress=progress)
+    if bill.problems:
+        raise DataError(bill.problems[0], hint="`finetune plan` shows all of it")
+    return describe_job(
+        recipe,
+        identity=runs.identify(recipe, dataset.digest),
+        longest=bill.longest,
+        shape=place.shape,
+        disk=bill.disk_bytes + sum(download.size_bytes or 0 for download in bill.downloads),
+        gated=any(download.gated is not False for download in bill.downloads),
+        overrides=overrides,
+        gpu=gpu,
+        bucket=bucket,
+    )
 
 
 def evaluate(
@@ -193,6 +243,27 @@ def evaluate(
         finally:
             if current.evaluation():
                 report.write_report(current)
+
+
+def _join(recipe: Recipe, folder: Path | None, progress: Progress) -> Run:
+    """Train with the processes of this node in a run that the first node has prepared."""
+    from finetune.backends.local.launch import train_in_ranks
+
+    if folder is None:
+        raise RunError("--run: missing: all nodes work in one run folder")
+    progress("wait", 0)
+    give_up = time.monotonic() + _JOIN_SECONDS
+    while True:
+        current = Run(folder) if (folder / "run.json").is_file() else None
+        state = current.state["state"] if current else None
+        if current and state == "training":
+            train_in_ranks(current, recipe, progress=progress)
+            return current
+        if current and state in ("evaluating", "done"):
+            return current
+        if time.monotonic() > give_up:
+            raise RunError(f"{folder}: the first node has not begun to train ({state})")
+        time.sleep(1)
 
 
 def _measured_speed(recipe: Recipe, folder: Path) -> float | None:

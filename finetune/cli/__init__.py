@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("finetune.cli.init", "Look at data and write a commented recipe."),
     "run": ("finetune.cli.run", "Prepare, check, train, evaluate and report."),
     "plan": ("finetune.cli.plan", "Show the bill: records, tokens, steps, memory, cost."),
+    "launch": ("finetune.cli.launch", "Write a task file for a cluster."),
     "prepare": ("finetune.cli.prepare", "Only make the dataset."),
     "convert": ("finetune.cli.convert", "Turn raw files into La Plateforme JSONL."),
     "validate": ("finetune.cli.validate", "Name every fault of data files, with the fix."),

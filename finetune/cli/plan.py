@@ -109,7 +109,8 @@ def _show_memory(console: Console, plan: Plan) -> None:
     memory = plan.memory
     if memory is None:
         return
-    console.show(f"memory       {size(memory.total_bytes)} at the peak (estimate)")
+    each = f" in each of {memory.processes} processes" if memory.processes > 1 else ""
+    console.show(f"memory       {size(memory.total_bytes)} at the peak{each} (estimate)")
     for name, part in memory.parts.items():
         console.show(f"  {name:<13} {size(part):>10}")
     fits = "fits" if memory.fits else "does not fit"

@@ -13,7 +13,7 @@ from os import environ
 
 import msgspec
 
-from finetune.backends.local.device import Device, find_device
+from finetune.backends.local.device import Device, count_devices, find_device, share_device
 from finetune.backends.local.memory import (
     Memory,
     choose_memory,
@@ -34,7 +34,7 @@ from finetune.planning.place import Place, check_model
 from finetune.planning.service import Cost, Upload, plan_upload
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
-from finetune.recipe.tree import ClassifierTarget
+from finetune.recipe.tree import ClassifierTarget, Launch
 from finetune.text import plural
 
 __all__ = [
@@ -69,6 +69,7 @@ class MemoryPlan(msgspec.Struct):
         gradient_checkpointing: Whether activations are computed again.
         largest_seq_len: The longest sample that would fit.
         trainable: Trained weights by module.
+        processes: How many train together; the figures are those of one.
     """
 
     device: str
@@ -80,6 +81,7 @@ class MemoryPlan(msgspec.Struct):
     gradient_checkpointing: bool
     largest_seq_len: int
     trainable: dict[str, int]
+    processes: int
 
 
 class Target(msgspec.Struct):
@@ -179,9 +181,12 @@ def make_plan(
     counting = count_dataset(recipe, dataset, place.model, place.tokenizer, progress=progress)
     if not counting.lengths:
         raise DataError("no sample is left to train on", file=str(dataset.folder))
-    return _Bill(recipe, dataset, place, counting, environment).make(
+    plan = _Bill(recipe, dataset, place, counting, environment).make(
         _describe(memory) if memory else device or find_device(), speed
     )
+    if memory is None and device is None and plan.backend == "local":
+        plan.notes += _find_crowd(recipe.local.launch)
+    return plan
 
 
 class _Bill:
@@ -257,6 +262,7 @@ class _Bill:
         if shape is None:
             return None
         recipe = self.recipe
+        device = share_device(device, recipe.local.launch.processes)
         chosen: Memory = choose_memory(
             shape, recipe, device, self.counting.lengths, budget=device.total
         )
@@ -283,6 +289,7 @@ class _Bill:
             gradient_checkpointing=chosen.gradient_checkpointing,
             largest_seq_len=longest,
             trainable=count_adapter(shape, recipe),
+            processes=recipe.local.launch.processes * recipe.local.launch.nodes,
         )
 
     def _disk(self) -> int:
@@ -354,6 +361,16 @@ class _Bill:
 
 def _target(target: ClassifierTarget) -> Target:
     return Target(target.name, target.labels, target.weight, str(target.loss_function))
+
+
+def _find_crowd(launch: Launch) -> list[str]:
+    """Return what there is to say where this machine has fewer devices than processes."""
+    kind, count = count_devices()
+    if launch.processes <= count:
+        return []
+    name = "GPU" if kind == "cuda" else "core"
+    fact = f"{launch.processes}, this machine has {plural(count, name)}"
+    return [f"local.launch.processes: {fact}; `--memory GB` plans for another"]
 
 
 def _describe(memory: int) -> Device:

@@ -74,8 +74,8 @@ def read_node(launch: Launch, environment: Mapping[str, str] = os.environ) -> No
     return Node(int(number), address, int(port) if port.isdigit() else _PORT)
 
 
-def check_launch(recipe: Recipe, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse what cannot be started here, before anything is read.
+def check_launch(recipe: Recipe, environment: Mapping[str, str] = os.environ) -> Node:
+    """Return which machine this is; refuse what cannot be started here, before anything is read.
 
     Raises:
         RecipeError: More processes than devices, or shards where there is no GPU.
@@ -88,7 +88,7 @@ def check_launch(recipe: Recipe, environment: Mapping[str, str] = os.environ) ->
             hint="call `finetune run` once on each machine: it starts what `local.launch` names",
         )
     if launch.processes * launch.nodes == 1:
-        return
+        return Node()
     kind, count = count_devices()
     if launch.processes > count:
         name = "GPU" if kind == "cuda" else "core"
@@ -102,7 +102,7 @@ def check_launch(recipe: Recipe, environment: Mapping[str, str] = os.environ) ->
             f"local.launch.strategy: `{launch.strategy}` needs GPUs, this machine has none",
             hint="`ddp` also trains on CPUs",
         )
-    read_node(launch, environment)
+    return read_node(launch, environment)
 
 
 def build_command(

@@ -132,11 +132,14 @@ def estimate_memory(
     trained = tokens if trained is None else trained
     width = _bytes_of_a_number(recipe, device)
     adapter = sum(count_adapter(shape, recipe).values())
+    launch = recipe.local.launch
+    sharded = launch.processes * launch.nodes if launch.strategy != "ddp" else 1
+    ranks = sharded if launch.strategy == "fsdp" else 1
     return Memory(
-        weights=_weight_bytes(shape, recipe, width),
-        adapter=4 * adapter,
-        gradients=4 * adapter,
-        optimizer=8 * adapter,
+        weights=_share_weights(shape, _weight_bytes(shape, recipe, width), ranks),
+        adapter=4 * adapter // ranks,
+        gradients=4 * adapter // sharded,
+        optimizer=8 * adapter // sharded,
         activations=round(tokens * _activation_bytes(shape, recipe, device, gradient_checkpointing))
         + (width * adapter if width < 4 else 0)  # autocast keeps a copy of the adapter
         + _expert_bytes(shape, recipe, width, gradient_checkpointing),
@@ -230,6 +233,11 @@ def _expert_bytes(shape: Shape, recipe: Recipe, width: int, again: bool) -> int:
         return 0
     layer = width * shape.expert_weights // shape.layers
     return layer * (2 if again else shape.layers + 1)
+
+
+def _share_weights(shape: Shape, weights: int, ranks: int) -> int:
+    """Return what a rank holds: its shard, and two layers whole, the one in work and the next."""
+    return weights if ranks == 1 else weights // ranks + 2 * weights // shape.layers
 
 
 def _score_bytes(trained: int, width: int) -> int:
