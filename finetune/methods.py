@@ -46,6 +46,13 @@ METHODS: dict[str, Method] = {
         summary="direct preference optimization: of two answers, the better one gains",
         learning_rate=1e-5,
     ),
+    "kto": Method(
+        record="rating",
+        platform=None,
+        local="finetune.backends.local.kto:train",
+        summary="Kahneman-Tversky optimization: answers rated good gain, the others lose",
+        learning_rate=1e-5,
+    ),
     "classifier": Method(
         record="classifier",
         platform="classifier",

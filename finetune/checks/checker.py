@@ -15,9 +15,9 @@ from finetune.checks.rules import RULES
 from finetune.checks.screen import Screen
 from finetune.checks.targets import Target, find_target
 from finetune.checks.texts import TextRules
-from finetune.checks.whole import LabelRules, LengthRules
+from finetune.checks.whole import LabelRules, LengthRules, RatingRules
 from finetune.errors import DataError, UsageError
-from finetune.records import ClassifierRecord, Record
+from finetune.records import ClassifierRecord, RatingRecord, Record
 from finetune.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Checker:
         self._texts = TextRules()
         self._screen = Screen() if kind == "chat" else None
         self._labels = LabelRules() if across and kind == "classifier" else None
+        self._ratings = RatingRules() if across and kind == "rating" else None
         self._lengths = LengthRules()
 
     def check_line(
@@ -111,6 +112,8 @@ class Checker:
         self._lengths.add(self._texts.characters, number)
         if self._labels and isinstance(record, ClassifierRecord):
             faults += self._labels.check(record)
+        if self._ratings and isinstance(record, RatingRecord):
+            self._ratings.add(good=record.label)
         return faults
 
     def _settle(self, record: Record, faults: list[Fault], file: str, number: int) -> list[Finding]:
@@ -157,6 +160,7 @@ class Checker:
         """Return the findings on the records as a whole."""
         faults = self._rules.finish()
         faults += self._labels.finish() if self._labels else []
+        faults += self._ratings.finish() if self._ratings else []
         return self.find(faults, file, 0) + [
             finding
             for number, fault in self._lengths.finish()

@@ -72,6 +72,24 @@ def _plain(label: str) -> str:
     return "".join(filter(str.isalnum, label.casefold())) or label
 
 
+class RatingRules:
+    """How often answers were rated good, and how often not."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[bool] = Counter()
+
+    def add(self, *, good: bool) -> None:
+        """Take note of a rating."""
+        self._counts[good] += 1
+
+    def finish(self) -> list[Fault]:
+        """Return that all ratings are the same, where there are several."""
+        if len(self._counts) != 1 or self._counts.total() == 1:
+            return []
+        rating = "good" if self._counts[True] else "not good"
+        return [Fault("one-rating", "label", f"all answers are rated {rating}")]
+
+
 class LengthRules:
     """The lengths of a file's answers, in powers of two: exact enough for a factor of a hundred."""
 

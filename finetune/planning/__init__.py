@@ -14,6 +14,7 @@ from os import environ
 import msgspec
 
 from finetune.backends.local.device import Device, count_devices, find_device, share_device
+from finetune.backends.local.kto import check_ratings
 from finetune.backends.local.memory import (
     Memory,
     choose_memory,
@@ -174,10 +175,13 @@ def make_plan(
     Raises:
         RecipeError: `training.seq_len` is above the model's context.
         UsageError: There is no such model.
-        DataError: Not one record can be trained, or the labels of a classifier cannot.
+        DataError: Not one record can be trained, the labels of a classifier cannot, or all
+            ratings are the same.
     """
     place = check_model(recipe)
     recipe = fill_targets(recipe, dataset)
+    if recipe.method == "kto":
+        check_ratings(dataset)
     counting = count_dataset(recipe, dataset, place.model, place.tokenizer, progress=progress)
     if not counting.lengths:
         raise DataError("no sample is left to train on", file=str(dataset.folder))

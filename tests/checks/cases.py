@@ -285,7 +285,7 @@ CASES = {
     "same-answers": ("v7", "preference", pair(), pair(chosen=[assistant("No")])),
 }
 # Rules that one line alone cannot break: their tests stand in test_validation.py.
-ELSEWHERE = {"crlf", "schema", "label-kind", "one-class", "mixed-inputs"} | {
+ELSEWHERE = {"crlf", "schema", "label-kind", "one-class", "one-rating", "mixed-inputs"} | {
     "rare-class",
     "near-labels",
     "unused-tool",

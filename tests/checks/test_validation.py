@@ -115,6 +115,17 @@ def test_classes_are_counted_over_the_file_and_never_named(write):
     }
 
 
+def test_ratings_of_a_file_are_of_both_kinds(write):
+    def rated(*labels):
+        prompt, answer = [user()], [{"role": "assistant", "content": "Yes."}]
+        rows = [{"prompt": prompt, "completion": answer, "label": label} for label in labels]
+        return [finding.message for finding in validate([write(*rows)]).findings]
+
+    assert rated(True, True) == ["all answers are rated good"]
+    assert rated(False, False, False) == ["all answers are rated not good"]
+    assert rated(True, True, False) == rated(True) == []
+
+
 def test_a_tool_is_unused_where_no_record_of_the_file_calls_it(write):
     declared = [tool("find"), tool("buy")]
     talk = tools(user(), calls(call(function="find")), declared=declared)

@@ -202,6 +202,35 @@ def test_pairs_are_measured_by_which_answer_is_likelier_and_which_gained(make_ru
     assert said["reference"].startswith("It is")
 
 
+def test_ratings_are_measured_across_prompts(make_run, model):
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"How much is {n} and {n}?"}],
+            "completion": [
+                {"role": "assistant", "content": f"It is {2 * n}." if n % 3 else "Who knows?"}
+            ],
+            "label": n % 3 > 0,
+        }
+        for n in range(RECORDS)
+    ]
+    run = make_run(method="kto", rows=rows)
+    held_out = run.dataset / "evaluation.jsonl"
+    measures = evaluate(run)
+    labels = [json.loads(line)["label"] for line in held_out.read_bytes().splitlines()]
+    assert len(set(labels)) == 2
+    assert measures["records"] == sum(labels)  # nobody is asked for a bad answer
+    tuned = adapt(model, changed=True).eval()
+    after = log_probs(tuned, held_out)
+    with tuned.disable_adapter():
+        before = log_probs(tuned, held_out)
+    gains = [new[0] - old[0] for old, new in zip(before, after, strict=True)]
+    good = [gain for gain, label in zip(gains, labels, strict=True) if label]
+    bad = [gain for gain, label in zip(gains, labels, strict=True) if not label]
+    share = sum((g > b) + 0.5 * (g == b) for g in good for b in bad) / len(good) / len(bad)
+    assert measures["tuned"]["reward_accuracy"]["value"] == pytest.approx(share, abs=1e-6)
+    assert 0 <= measures["base"]["ranking_accuracy"]["value"] <= 1
+
+
 def test_answers_are_those_of_a_model_that_takes_the_likeliest_token(make_run, model):
     import torch
 

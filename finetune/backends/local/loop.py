@@ -162,13 +162,15 @@ def measure_loss(task: Task, model: Any, items: Sequence[Any], ranks: Ranks = AL
     training = model.training
     model.eval()
     total = 0.0
+    common = task.survey(model, items) if task.survey is not None else {}
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=_is_half(model)):
         groups = list(fill_rows(items, _VALIDATION_TOKENS))
         for number in range(
             ranks.number, -(-len(groups) // ranks.total) * ranks.total, ranks.total
         ):
             group = groups[number % len(groups)]
-            loss = task.loss(model, move(task.collate(group), device))[0].item()
+            batch = move(task.collate(group) | common, device)
+            loss = task.loss(model, batch)[0].item()
             total += loss if number < len(groups) else 0.0
     model.train(training)
     return ranks.add(total)[0] / count_items(items)

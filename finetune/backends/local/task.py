@@ -50,6 +50,8 @@ class Task(NamedTuple):
             asks for it: (model, items, progress).
         save: Writes what is trained beside the adapter: (model, folder).
         load: Reads it back into the model.
+        survey: Returns what the loss of each micro-batch of a step is told about the whole of it,
+            added to the batch: (model, items of the step).
     """
 
     read: Callable[[Path, Recipe, Tokenizer, int], Sequence[Any]]
@@ -59,6 +61,7 @@ class Task(NamedTuple):
     refer: Refer | None = None
     save: Callable[[Any, Path], None] = nothing
     load: Callable[[Any, Path], None] = nothing
+    survey: Callable[[Any, Sequence[Any]], dict[str, Any]] | None = None
 
 
 _Item = TypeVar("_Item", bound=Item)

@@ -61,7 +61,7 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         callbacks: Sequence[TrainerCallback] = (),
         ranks: Ranks = ALONE,
     ) -> None:
-        self._task, self._ranks = task, ranks
+        self._task, self._items, self._steps, self._ranks = task, items, steps, ranks
         self._redirect = _ForwardRedirection()
         self._figures: dict[str, float] = {}
         super().__init__(
@@ -85,18 +85,29 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Run the micro-batches of one optimizer step, and stop before a loss that is no number."""
         self._figures = {}
-        losses = []
+        losses, common = [], self._survey(model)
         batches = list(zip(inputs["micro_batches"], inputs["counted"], strict=True))
         for number, (batch, counted) in enumerate(batches, 1):
             # Gradients are averaged over the ranks, and the mean is over the items of all of them.
             # What is divided by infinity is computed so that all ranks compute equally often.
             items = num_items_in_batch / self._ranks.total if counted else math.inf
             with self._exchange(model, last=number == len(batches)):
-                losses.append(super().training_step(model, batch, items))
+                losses.append(super().training_step(model, batch | common, items))
         loss = torch.stack(losses).sum()
         if not math.isfinite(loss):
             raise no_number(self.state.global_step + 1, f"the loss is {loss.item()}")
         return loss
+
+    @torch.no_grad()
+    def _survey(self, model: Any) -> dict[str, Any]:
+        """Return what the method has to say about all items of the step, the same on each rank."""
+        if self._task.survey is None:
+            return {}
+        groups = self._steps[self.state.global_step].micro_batches
+        members = [self._items[index] for group in groups for index in group]
+        inner = self.accelerator.unwrap_model(model)
+        found: dict[str, Any] = self._redirect(model, inner, self._task.survey, inner, members)
+        return found
 
     def _exchange(self, model: Any, *, last: bool) -> Any:
         """Exchange gradients with the last micro-batch of a step only."""

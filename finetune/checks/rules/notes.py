@@ -222,6 +222,7 @@ NOTES: dict[str, Note] = {
         "a target has one loss", _DOCS, '"spam", then ["spam"]', '["spam"], then ["spam"]'
     ),
     "one-class": Note("there is nothing to tell apart", _DOCS, "spam only", "spam and ham"),
+    "one-rating": Note("there is nothing to prefer", _OWN, "true only", "true and false"),
     "mixed-inputs": Note(
         "the documentation shows one a file", _DOCS, "text, messages", "text, text"
     ),

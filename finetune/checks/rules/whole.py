@@ -14,6 +14,13 @@ WHOLE = (
         kinds=("classifier",),
     ),
     Rule(
+        "one-rating",
+        "a file has answers that are good and some that are not",
+        errors=(),
+        warnings=TARGETS,
+        kinds=("rating",),
+    ),
+    Rule(
         "mixed-inputs",
         "a file has `text` or `messages`",
         errors=(),

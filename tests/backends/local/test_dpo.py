@@ -1,5 +1,4 @@
 import contextlib
-import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,31 +18,13 @@ from finetune.backends.local.loop import fit
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.quiet import quiet
 from finetune.backends.local.rewards import Answer, measure_log_probs
-from finetune.backends.local.samples import pack
 from finetune.backends.local.schedule import Step
 from finetune.recipe import Recipe
 from finetune.tokens import load_tokenizer
-from tests.backends.local.conftest import VOCABULARY, make_model, make_recipe
+from tests.backends.local.conftest import make_model, make_recipe
+from tests.backends.local.preferences import disturb, gradients, make_answer, make_rows
 
 BETA = 0.3
-
-
-def make_rows(count, seed=0):
-    """Prompts with two answers each, as TRL has them after tokenizing."""
-    draw = random.Random(seed)
-
-    def ids(low, high):
-        return [draw.randrange(VOCABULARY) for _ in range(draw.randint(low, high))]
-
-    return [
-        {"prompt_ids": ids(3, 20), "chosen_ids": ids(2, 20), "rejected_ids": ids(2, 20)}
-        for _ in range(count)
-    ]
-
-
-def make_answer(prompt, answer):
-    labels = [-100] * len(prompt) + answer
-    return Answer((pack(SimpleNamespace(input_ids=prompt + answer, labels=labels, weights=None)),))
 
 
 def make_pairs(rows):
@@ -53,18 +34,6 @@ def make_pairs(rows):
         )
         for row in rows
     ]
-
-
-def disturb(model, seed=1):
-    """Move the adapter, so that it says something else than the base."""
-    draw = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if ".default." in name:
-            parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
-
-
-def gradients(model):
-    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.fixture
