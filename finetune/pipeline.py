@@ -13,7 +13,6 @@ import contextlib
 import functools
 import importlib
 import signal
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -270,9 +269,8 @@ def _measured_speed(recipe: Recipe, folder: Path) -> float | None:
     """Return the tokens a second of the newest run of this model that has measured any."""
     for current in reversed(runs.list_runs(folder)):
         lines = current.metrics() if current.recipe.model == recipe.model else []
-        speeds = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
-        if speeds:
-            return float(statistics.median(speeds))
+        if speed := runs.measure_speed(lines):
+            return speed["tokens_per_second"]
     return None
 
 
@@ -312,7 +310,8 @@ def _work(
             if current.model is None:
                 current.set_state("training")
                 train(current, recipe, dataset, progress=progress)
-            current.set_state("evaluating")
+            speed = runs.measure_speed(current.metrics())
+            current.set_state("evaluating", **({"speed": speed} if speed else {}))
             _measure(current, dataset, key, progress)
             current.set_state("done", tuned_model=current.model)
     except Interrupted as error:

@@ -36,7 +36,7 @@ from finetune.files import (
     write_atomic,
 )
 from finetune.recipe import Recipe
-from finetune.text import did_you_mean
+from finetune.text import did_you_mean, rate
 
 SCHEMA = 1
 FINISHED = ("done", "failed", "cancelled")
@@ -212,6 +212,59 @@ class Run:
         lock = self.lock()
         words = lock.holder().split() if lock.held() else []
         return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+
+
+def measure_speed(metrics: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Return how fast a run's steps were computed, None where that was not measured.
+
+    Validation, checkpoints and evaluation are not in it.
+
+    Args:
+        metrics: A run's metrics, by step.
+
+    Returns:
+        `tokens` and `seconds` of all steps, `tokens_per_second`; where the model's shape is known
+        `flops` and `flops_per_second`; where the hardware's peak is known its `peak_share`.
+    """
+    sums = dict.fromkeys(("tokens", "seconds", "flops", "peak_share"), 0.0)
+    before, known = 0, {"flops_per_second", "peak_share"}
+    for line in metrics:
+        tokens = line.get("tokens", before) - before
+        before += tokens
+        if tokens <= 0 or not line.get("tokens_per_second"):
+            continue
+        seconds = tokens / line["tokens_per_second"]
+        known &= line.keys()
+        sums["tokens"] += tokens
+        sums["seconds"] += seconds
+        sums["flops"] += seconds * line.get("flops_per_second", 0.0)
+        sums["peak_share"] += seconds * line.get("peak_share", 0.0)
+    total = sums["seconds"]
+    if not total:
+        return None
+    speed = {"tokens": sums["tokens"], "seconds": total}
+    speed["tokens_per_second"] = sums["tokens"] / total
+    if "flops_per_second" in known:
+        speed |= {"flops": sums["flops"], "flops_per_second": sums["flops"] / total}
+    if "peak_share" in known:
+        speed["peak_share"] = sums["peak_share"] / total
+    return speed
+
+
+def describe_speed(speed: dict[str, float]) -> str:
+    """Return what `measure_speed` has found, in words.
+
+    Example:
+        >>> describe_speed({"tokens_per_second": 229.4, "flops_per_second": 1.3e11})
+        "229 tokens/s, 130 GFLOP/s (the hardware's peak is not known)"
+    """
+    text = f"{speed['tokens_per_second']:,.0f} tokens/s"
+    if "flops_per_second" not in speed:
+        return text
+    text += f", {rate(speed['flops_per_second'])}"
+    if "peak_share" not in speed:
+        return f"{text} (the hardware's peak is not known)"
+    return f"{text}, {speed['peak_share']:.0%} of the hardware's peak"
 
 
 def identify(recipe: Recipe, dataset_digest: str) -> str:

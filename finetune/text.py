@@ -105,6 +105,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def rate(flops: float) -> str:
+    """Return floating-point operations a second for people.
+
+    Example:
+        >>> rate(98.4e9), rate(312e12)
+        ('98.4 GFLOP/s', '312 TFLOP/s')
+    """
+    unit, name = (1e12, "T") if flops >= 1e12 else (1e9, "G")
+    return f"{flops / unit:,.3g} {name}FLOP/s"
+
+
 def sparkline(values: Sequence[float], width: int = 40) -> str:
     """Return a curve of at most `width` characters; each shows the mean of its stretch.
 

@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+from finetune.catalog.devices import find_peak
 from finetune.catalog.models import LICENCES, MODELS, Licence, Model
 from finetune.catalog.platform import HOST, LIMITS, MONEY, STEP_TOKENS_SEEN, Fact
 from finetune.catalog.shape import Shape, read_context, read_shape
@@ -29,6 +30,7 @@ __all__ = [
     "Model",
     "Shape",
     "find_model",
+    "find_peak",
     "read_context",
     "read_shape",
     "shipped_file",

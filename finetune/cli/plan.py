@@ -101,8 +101,12 @@ def _show_steps(console: Console, plan: Plan) -> None:
             f"steps        {plan.steps:,} optimizer steps, {plan.epochs:.4g} epochs, "
             f"{plan.tokens_seen:,} tokens"
         )
-        known = duration(plan.seconds) if plan.seconds else "unknown: no speed was measured here"
+        known = "unknown: no speed was measured here"
+        if plan.seconds and plan.tokens_per_second:
+            known = f"{duration(plan.seconds)} at {plan.tokens_per_second:,.0f} tokens/s, as before"
         console.show(f"time         {known}")
+    if plan.flops:
+        console.show(f"compute      {plan.flops:.3g} floating-point operations")
 
 
 def _show_memory(console: Console, plan: Plan) -> None:

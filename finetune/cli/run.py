@@ -45,7 +45,7 @@ def command(
     The same command again goes on where it was interrupted, and says so when there is nothing
     left to do.
     """
-    from finetune import pipeline
+    from finetune import pipeline, runs
     from finetune.recipe import load_recipe
 
     started = dt.datetime.now(dt.UTC)
@@ -68,6 +68,7 @@ def command(
             "state": state["state"],
             "model": str(run.tuned) if run.tuned.is_dir() else run.model,
             "evaluation": evaluation,
+            "speed": state.get("speed"),
         }
     )
     console.name(run.folder)
@@ -75,6 +76,8 @@ def command(
     if losses:
         console.show(f"loss    {sparkline(losses)}  {losses[0]:.3f} → {losses[-1]:.3f}")
     show_measures(console, evaluation)
+    if state.get("speed"):
+        console.show(f"speed   {runs.describe_speed(state['speed'])}")
     console.show(f"run     {run.folder}")
     console.show(f"report  {run.folder / 'report.html'}")
     if state["updated"] < started.isoformat(timespec="seconds"):

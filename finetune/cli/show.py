@@ -15,7 +15,7 @@ from finetune.text import sparkline
 @output_options
 def command(run: str, console: Console) -> None:
     """Show one run: a path, a name, a unique prefix, or `last`."""
-    from finetune.runs import find_run
+    from finetune.runs import describe_speed, find_run
 
     found = find_run(run, RUNS)
     state = found.state
@@ -30,6 +30,8 @@ def command(run: str, console: Console) -> None:
         losses = [line["loss"] for line in metrics]
         console.show(f"{'step':<9} {metrics[-1]['step']}")
         console.show(f"{'loss':<9} {sparkline(losses)}  {losses[0]:.3f} → {losses[-1]:.3f}")
+    if state.get("speed"):
+        console.show(f"{'speed':<9} {describe_speed(state['speed'])}")
     show_measures(console, found.evaluation())
     done = state["state"] == "done"
     console.next(f"finetune chat {run}" if done else f"finetune watch {run}")

@@ -23,6 +23,7 @@ from finetune.backends.local.memory import (
     find_longest,
 )
 from finetune.backends.local.schedule import DEFAULT_EPOCHS, plan_training
+from finetune.backends.local.speed import count_flops
 from finetune.catalog import LICENCES
 from finetune.corpus import Dataset
 from finetune.corpus.labels import fill_targets
@@ -110,7 +111,10 @@ class Plan(msgspec.Struct, kw_only=True):
         steps: Optimizer steps; None where the service decides.
         epochs: Passes over the data; None where the service decides.
         tokens_seen: Tokens of all steps.
-        seconds: Duration, only where a speed was measured.
+        flops: Floating-point operations of the training; None where the model's shape is not
+            known, or the service trains.
+        tokens_per_second: The speed that an earlier run of this model had here, if one did.
+        seconds: Duration at that speed.
         memory: None where the model's shape is not known, or the service trains.
         disk_bytes: Checkpoints and adapter.
         downloads: What would be fetched.
@@ -141,6 +145,8 @@ class Plan(msgspec.Struct, kw_only=True):
     steps: int | None
     epochs: float | None
     tokens_seen: int | None
+    flops: float | None
+    tokens_per_second: float | None
     seconds: float | None
     memory: MemoryPlan | None
     disk_bytes: int
@@ -244,6 +250,8 @@ class _Bill:
             longest=total.longest,
             exact=counting.exact,
             tokenizer=counting.tokenizer,
+            flops=self._count_flops(seen, total) if seen else None,
+            tokens_per_second=speed if seen else None,
             seconds=seen / speed if seen and speed else None,
             memory=memory,
             disk_bytes=self._disk(),
@@ -256,6 +264,16 @@ class _Bill:
             epochs=epochs,
             tokens_seen=seen,
         )
+
+    def _count_flops(self, seen: int, total: SourceCount) -> float | None:
+        shape = self.place.shape
+        if shape is None:
+            return None
+        share = total.trained_tokens / max(1, total.tokens)
+        samples = [(length, length * share) for length in self.counting.lengths]
+        trained = sum(count_adapter(shape, self.recipe).values())
+        once = count_flops(shape, trained, samples)
+        return once * seen / sum(self.counting.lengths)
 
     def _held_out(self, name: str) -> int:
         path = getattr(self.dataset, name)

@@ -18,7 +18,7 @@ from finetune.report import page
 from finetune.report.labels import list_targets
 from finetune.report.lengths import count_lengths
 from finetune.report.processing import list_processing, list_provenance
-from finetune.runs import Run
+from finetune.runs import Run, describe_speed
 from finetune.text import redact, safe
 
 __all__ = ["count_lengths", "write_comparison", "write_data_report", "write_report"]
@@ -42,6 +42,7 @@ def write_report(run: Run) -> Path:
         charts=page.draw_curves([("", metrics)], page.find_checkpoints(run)),
         curve=page.list_curve(metrics),
         bad_losses=page.count_bad_losses(metrics),
+        speed=describe_speed(state["speed"]) if state.get("speed") else "",
         basis=page.describe_basis(run.evaluation()),
         measures=page.list_measures(run.evaluation()),
         sides=page.name_sides(run.evaluation()),

@@ -17,6 +17,7 @@ from finetune.backends.local.memory import DEFAULT_MICRO_BATCH_TOKENS, choose_me
 from finetune.backends.local.model import Dtype, choose_dtype, load_model, resolve_model
 from finetune.backends.local.ranks import Ranks, read_ranks
 from finetune.backends.local.schedule import count_passes, plan_training
+from finetune.backends.local.speed import describe_choices, open_meter
 from finetune.backends.local.task import Item, Task, count_items
 from finetune.catalog import read_shape
 from finetune.errors import DataError, TrainingError
@@ -69,6 +70,10 @@ def tune(
     run.event("training", steps=len(steps), samples=len(training.items), trainable=groups)
     progress("adapt", 1, 1, **dict(groups))
     validation = refer(task, model, training.items, steps, validation, progress=progress)
+    chosen = describe_choices(model, micro_batch_tokens=micro, gradient_checkpointing=again)
+    run.event("compute", **chosen)
+    progress("compute", 1, 1, **chosen)
+    meter = open_meter(folder, model, training.items, steps, chosen, processes=ranks.total)
     facts = identify(recipe, dataset.digest, tokenizer.sha256, fingerprint(folder))
     facts["micro_batch_tokens"] = micro  # sums of floats depend on how they are split
     fit(
@@ -81,7 +86,7 @@ def tune(
         identity=facts,
         gradient_checkpointing=again,
         validation=validation,
-        metric=run.metric,
+        metric=lambda **values: run.metric(**values, **meter.judge(**values)),
         progress=progress,
         ranks=ranks,
     )
