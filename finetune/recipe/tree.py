@@ -245,7 +245,8 @@ class Local(Section):
     quantize: Literal["none", "4bit", "8bit"] = "none"
     """Hold the frozen base in 4 bits (QLoRA) or 8 bits."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Numbers of the frozen base: `auto` is bfloat16 where the hardware computes in it."""
+    """Numbers of the frozen base: `auto` is bfloat16 where the hardware multiplies faster in it, \
+else float32."""
     batch_tokens: PositiveInt = 16384
     """Tokens of one optimizer step."""
     micro_batch_tokens: PositiveInt | None = None

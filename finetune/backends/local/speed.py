@@ -105,10 +105,13 @@ def describe_choices(
 
     parameter = next(model.parameters())
     cuda = parameter.device.type == "cuda"
-    half = model.dtype == torch.bfloat16
+    half = torch.bfloat16 in {
+        model.dtype,
+        model.config.dtype,
+    }  # a model trained in full: the latter
     return {
         "device": torch.cuda.get_device_name(parameter.device) if cuda else "cpu",
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": "bfloat16" if half else "float32",
         "attention": "flash, by sample" if cuda and half else "by sample",
         "micro_batch_tokens": micro_batch_tokens,
         "gradient_checkpointing": "on" if gradient_checkpointing else "off",

@@ -66,13 +66,9 @@ def tune(
     passes = training.weights, training.passes
     steps = plan_training(recipe, lengths, *passes, micro_batch_tokens=micro)
     model = prepare(task, folder, recipe, ranks)
-    groups = count_trainable(model)
-    run.event("training", steps=len(steps), samples=len(training.items), trainable=groups)
-    progress("adapt", 1, 1, **dict(groups))
-    validation = refer(task, model, training.items, steps, validation, progress=progress)
     chosen = describe_choices(model, micro_batch_tokens=micro, gradient_checkpointing=again)
-    run.event("compute", **chosen)
-    progress("compute", 1, 1, **chosen)
+    groups = announce(run, model, training, steps, chosen, progress)
+    validation = refer(task, model, training.items, steps, validation, progress=progress)
     meter = open_meter(folder, model, training.items, steps, chosen, processes=ranks.total)
     facts = identify(recipe, dataset.digest, tokenizer.sha256, fingerprint(folder))
     facts["micro_batch_tokens"] = micro  # sums of floats depend on how they are split
@@ -97,6 +93,23 @@ def tune(
             save_model(model, folder, run.whole, card)
         else:
             save_adapter(model, run.adapter, card, weights, also=task.save)
+
+
+def announce(
+    run: Run,
+    model: Any,
+    training: Training,
+    steps: Sequence[Step],
+    chosen: dict[str, Any],
+    progress: Progress,
+) -> dict[str, int]:
+    """Note and tell what is trained and computed with; return the trained weights by group."""
+    groups = count_trainable(model)
+    run.event("training", steps=len(steps), samples=len(training.items), trainable=groups)
+    progress("adapt", 1, 1, **dict(groups))
+    run.event("compute", **chosen)
+    progress("compute", 1, 1, **chosen)
+    return groups
 
 
 def prepare(task: Task, folder: Path, recipe: Recipe, ranks: Ranks) -> Any:

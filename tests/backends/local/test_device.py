@@ -27,6 +27,8 @@ def test_any_other_answer_is_no_gpu(answer):
     ("flags", "expected"),
     [
         ("flags\t\t: fpu avx512f avx512_bf16", True),
+        ("flags : fpu avx512_bf16 avx512_fp16", False),  # float32 is as fast there, without AMX
+        ("flags : fpu avx512_bf16 avx512_fp16 amx_bf16", True),
         ("flags : fpu amx_bf16", True),
         ("Features : fp asimd bf16", True),
         ("flags : fpu avx512f", False),
