@@ -31,7 +31,7 @@ from finetune.corpus.privacy.egress import judge_egress
 from finetune.errors import DataError
 from finetune.evaluation.endpoint import is_here, read_host
 from finetune.evaluation.judge import open_judge
-from finetune.planning.counting import Counting, SourceCount, count_dataset
+from finetune.planning.counting import Counting, SourceCount, add_up, count_dataset
 from finetune.planning.place import Place, check_model
 from finetune.planning.service import Cost, Upload, plan_upload
 from finetune.progress import Progress, silent
@@ -216,7 +216,7 @@ class _Bill:
 
     def make(self, device: Device, speed: float | None) -> Plan:
         recipe, counting = self.recipe, self.counting
-        total = _add_up(counting.sources)
+        total = add_up(counting.sources)
         steps = epochs = seen = None
         if self.local:
             weights = None if len(set(counting.weights)) == 1 else counting.weights
@@ -397,13 +397,3 @@ def _find_crowd(launch: Launch) -> list[str]:
 
 def _describe(memory: int) -> Device:
     return Device(kind="cuda", name="a GPU", total=memory, free=memory, bf16=True)
-
-
-def _add_up(sources: list[SourceCount]) -> SourceCount:
-    total = SourceCount("all", 1.0)
-    for source in sources:
-        for name in SourceCount.__struct_fields__[2:]:
-            value = getattr(source, name)
-            mine = getattr(total, name)
-            setattr(total, name, max(mine, value) if name == "longest" else mine + value)
-    return total

@@ -111,6 +111,17 @@ def count_dataset(
     return counting
 
 
+def add_up(sources: list[SourceCount]) -> SourceCount:
+    """Return the counts of all sources together; `longest` is that of all."""
+    total = SourceCount("all", 1.0)
+    for source in sources:
+        for name in SourceCount.__struct_fields__[2:]:
+            value = getattr(source, name)
+            mine = getattr(total, name)
+            setattr(total, name, max(mine, value) if name == "longest" else mine + value)
+    return total
+
+
 def _find_tokenizer(
     ref: str, model: Model | None, folder: Path | None
 ) -> tuple[tokens.Tokenizer | None, bool, str]:
