@@ -34,6 +34,10 @@ CONFIGURATIONS = (
     {"model": "tiny", "micro_batch_tokens": 4096, "dtype": "float32"},
     {"model": "smollm2-135m", "micro_batch_tokens": 2048},
     {"model": "smollm2-135m", "micro_batch_tokens": 2048, "gradient_checkpointing": "on"},
+    {"model": "smollm2-135m", "micro_batch_tokens": 1024, "lora": {"dora": True}},
+    {"model": "smollm2-135m", "micro_batch_tokens": 1024, "full": True},
+    {"model": "smollm2-135m", "micro_batch_tokens": 1024, "full": True, "dtype": "float32"},
+    {"model": "mixture", "micro_batch_tokens": 2048, "lora": {"experts": True}},
 )
 
 
@@ -52,6 +56,7 @@ def measure(configuration: dict[str, str | int]) -> dict[str, float]:
 def train(configuration: dict[str, str | int]) -> dict[str, float]:
     """Train two steps here; return peak and estimate in bytes."""
     from finetune.backends.local.device import find_device
+    from finetune.backends.local.full import unfreeze
     from finetune.backends.local.loop import fit
     from finetune.backends.local.lora import add_adapter
     from finetune.backends.local.memory import estimate_memory
@@ -74,7 +79,8 @@ def train(configuration: dict[str, str | int]) -> dict[str, float]:
         }
     )
     with tempfile.TemporaryDirectory() as work:
-        folder = make_tiny(Path(work)) if name == "tiny" else resolve_model(str(name))
+        own = name in ("tiny", "mixture")
+        folder = make_random(Path(work), str(name)) if own else resolve_model(str(name))
         shape = read_shape(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         chance = random.Random(0)
         samples = []
@@ -91,7 +97,10 @@ def train(configuration: dict[str, str | int]) -> dict[str, float]:
         again = recipe.local.gradient_checkpointing == "on"
         groups = [group for step in steps for group in step.micro_batches]
         tokens = max(sum(lengths[index] for index in group) for group in groups)
-        model = add_adapter(load_model(folder, dtype=recipe.local.dtype), recipe.local.lora)
+        if recipe.local.full:
+            model = unfreeze(load_model(folder, dtype="float32"), recipe.local.dtype)
+        else:
+            model = add_adapter(load_model(folder, dtype=recipe.local.dtype), recipe.local.lora)
         place = Path(work) / "checkpoints"
         fit(
             TASK, model, samples, steps, recipe,
@@ -111,13 +120,17 @@ def train(configuration: dict[str, str | int]) -> dict[str, float]:
     return {"peak": peak, "estimate": memory.total, "tokens": tokens, **memory.parts}
 
 
-def make_tiny(folder: Path) -> Path:
-    """Save a small random model."""
+def make_random(folder: Path, name: str) -> Path:
+    """Save a small random model, dense or a mixture of experts."""
     import torch
-    from transformers import MistralConfig, MistralForCausalLM
+    from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, MixtralForCausalLM
 
-    MistralForCausalLM(MistralConfig(**TINY)).to(torch.bfloat16).save_pretrained(folder / "tiny")
-    return folder / "tiny"
+    if name == "tiny":
+        model = MistralForCausalLM(MistralConfig(**TINY))
+    else:
+        model = MixtralForCausalLM(MixtralConfig(**TINY, num_local_experts=64))
+    model.to(torch.bfloat16).save_pretrained(folder / name)
+    return folder / name
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from finetune.catalog.devices import find_peak
 from finetune.catalog.models import LICENCES, MODELS, Licence, Model
 from finetune.catalog.platform import HOST, LIMITS, MONEY, STEP_TOKENS_SEEN, Fact
-from finetune.catalog.shape import Shape, read_context, read_shape
+from finetune.catalog.shape import Shape, find_obstacle, read_context, read_shape
 from finetune.catalog.tokenizers import SHIPPED, STAND_INS, shipped_file
 from finetune.text import did_you_mean
 
@@ -30,6 +30,7 @@ __all__ = [
     "Model",
     "Shape",
     "find_model",
+    "find_obstacle",
     "find_peak",
     "read_context",
     "read_shape",

@@ -49,6 +49,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         gated: Whether the hub asks for terms to be accepted; None: not checked.
         fp8: The repository holds 8-bit floats, which cannot be trained.
         bf16: Catalog name of the twin in bfloat16, where this one is `fp8`.
+        obstacle: Why it cannot be tuned on this machine, empty where it can.
         untied_copy: The checkpoint stores the tied head once more.
         platform: What La Plateforme's fine-tuning called it, None if it never took it.
         retired: When La Plateforme retired (or announced to retire) the base, ISO date.
@@ -69,6 +70,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     gated: bool | None = None
     fp8: bool = False
     bf16: str | None = None
+    obstacle: str = ""
     untied_copy: bool = False
     platform: str | None = None
     retired: str | None = None
@@ -320,10 +322,11 @@ MODELS: tuple[Model, ...] = (
     ),
     _row(
         "mistral-medium-3.5", "Mistral-Medium-3.5-128B", None, context=262144, tokenizer=None,
-        billions=128.0, licence="modified-mit", note="takes images",
+        billions=128.0, licence="modified-mit", note="dense; takes images",
     ),
     _row(
         "mistral-large-3", "Mistral-Large-3-675B-Instruct-2512", None, context=262144,
         tokenizer=None, billions=675.0, note="mixture of experts, 41B active; takes images",
+        obstacle="transformers 5.23 has no class that is documented for it",
     ),
 )  # fmt: skip

@@ -178,6 +178,20 @@ def _read_latent(text: dict[str, Any], plain: dict[str, Any]) -> Shape | None:
     )
 
 
+def find_obstacle(config: dict[str, Any]) -> str | None:
+    """Return why a model with this `config.json` cannot be tuned on this machine, else None."""
+    text = config.get("text_config") or config
+    kind = str(text.get("model_type") or config.get("model_type"))
+    if kind.startswith("mistral_large4"):
+        return (
+            "Mistral Large 4 chooses by an index which tokens it reads, and training here lays"
+            " samples end to end"
+        )
+    if text.get("final_logit_softcapping"):
+        return f"`{kind}` caps its scores, which the loss here does not compute"
+    return None
+
+
 def read_context(config: dict[str, Any]) -> int | None:
     """Return the longest sequence, in tokens, that a `config.json` allows, None if it is silent."""
     text = config.get("text_config") or config

@@ -13,7 +13,7 @@ from os import environ
 
 import msgspec
 
-from finetune.backends.local.device import Device, count_devices, find_device, share_device
+from finetune.backends.local.device import Device, find_device, share_device
 from finetune.backends.local.kto import check_ratings
 from finetune.backends.local.memory import (
     Memory,
@@ -32,11 +32,13 @@ from finetune.errors import DataError
 from finetune.evaluation.endpoint import is_here, read_host
 from finetune.evaluation.judge import open_judge
 from finetune.planning.counting import Counting, SourceCount, add_up, count_dataset
+from finetune.planning.gpus import name_gpus, name_least
 from finetune.planning.place import Place, check_model
+from finetune.planning.problems import find_crowd, list_problems
 from finetune.planning.service import Cost, Upload, plan_upload
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
-from finetune.recipe.tree import ClassifierTarget, Launch
+from finetune.recipe.tree import ClassifierTarget
 from finetune.text import plural
 
 __all__ = [
@@ -195,7 +197,7 @@ def make_plan(
         _describe(memory) if memory else device or find_device(), speed
     )
     if memory is None and device is None and plan.backend == "local":
-        plan.notes += _find_crowd(recipe.local.launch)
+        plan.notes += find_crowd(recipe.local.launch)
     return plan
 
 
@@ -258,8 +260,8 @@ class _Bill:
             downloads=self._downloads(),
             uploads=uploads,
             cost=cost,
-            notes=self._notes(total),
-            problems=self._problems(total),
+            notes=self._notes(total, memory),
+            problems=list_problems(self.recipe, total),
             steps=steps,
             epochs=epochs,
             tokens_seen=seen,
@@ -336,13 +338,16 @@ class _Bill:
         licence = LICENCES[self.place.model.licence]
         return f"{licence.name}: {licence.note}"
 
-    def _notes(self, total: SourceCount) -> list[str]:
+    def _notes(self, total: SourceCount, memory: MemoryPlan | None) -> list[str]:
         notes = [self.counting.note] if self.counting.note else []
         model = self.place.model
         if model and model.note:
             notes.append(f"{model.name}: {model.note}")
         if self.local and self.place.shape is None:
             notes.append("memory: the model's shape is not known here before its download")
+            notes += name_least(self.place.model, self.recipe)
+        if memory is not None and not memory.fits:
+            notes.append(name_gpus(memory.parts))
         if total.too_long and not self.local:
             notes.append(
                 f"{plural(total.too_long, 'sample')} longer than `training.seq_len`: what the "
@@ -366,33 +371,9 @@ class _Bill:
             notes.append(f"{plural(total.shortened, 'sample')} shortened to `training.seq_len`")
         return notes
 
-    def _problems(self, total: SourceCount) -> list[str]:
-        problems = []
-        if self.local and total.too_long and self.recipe.data.too_long == "error":
-            problems.append(
-                f"{plural(total.too_long, 'sample')} longer than `training.seq_len` "
-                f"({self.recipe.training.seq_len:,} tokens): raise it, or set `data.too_long`"
-            )
-        if total.unencodable:
-            problems.append(
-                f"{plural(total.unencodable, 'record')} the tokenizer cannot encode: "
-                "`finetune validate` names them"
-            )
-        return problems
-
 
 def _target(target: ClassifierTarget) -> Target:
     return Target(target.name, target.labels, target.weight, str(target.loss_function))
-
-
-def _find_crowd(launch: Launch) -> list[str]:
-    """Return what there is to say where this machine has fewer devices than processes."""
-    kind, count = count_devices()
-    if launch.processes <= count:
-        return []
-    name = "GPU" if kind == "cuda" else "core"
-    fact = f"{launch.processes}, this machine has {plural(count, name)}"
-    return [f"local.launch.processes: {fact}; `--memory GB` plans for another"]
 
 
 def _describe(memory: int) -> Device:

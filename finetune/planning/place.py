@@ -9,7 +9,15 @@ from typing import Any
 
 import msgspec
 
-from finetune.catalog import Model, Shape, find_model, read_context, read_shape, suggest_model
+from finetune.catalog import (
+    Model,
+    Shape,
+    find_model,
+    find_obstacle,
+    read_context,
+    read_shape,
+    suggest_model,
+)
 from finetune.errors import RecipeError, UsageError
 from finetune.recipe import Recipe
 from finetune.tokens import embedded
@@ -57,6 +65,9 @@ def find_place(ref: str) -> Place:
     if model is not None and model.name == embedded.NAME:
         tokenizer = _find_embedded()
     config = _read_config(folder)
+    obstacle = (model.obstacle if model else None) or find_obstacle(config)
+    if obstacle:
+        raise UsageError(f"{ref}: cannot be tuned on this machine: {obstacle}")
     return Place(
         model=model,
         folder=folder,

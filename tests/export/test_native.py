@@ -104,7 +104,9 @@ def test_consolidated_computes_what_base_and_adapter_compute(run, base, adapter,
 )
 def test_consolidated_holds_every_family(tmp_path, family, shape):
     base = make_base(tmp_path / "base", family, **shape)
-    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "k_proj"])
+    experts = {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
+    more = experts if family == "Mixtral" else {}
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "k_proj"], **more)
     export(make_run(tmp_path, base, adapter), tmp_path / "out", to="consolidated")
 
     ours = mistral_logits(*read(tmp_path / "out", "consolidated.safetensors"), IDS)

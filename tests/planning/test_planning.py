@@ -194,6 +194,34 @@ def test_a_model_without_a_name_there_is_refused(plan):
     assert named.cost.model == "ministral-x"
 
 
+@pytest.mark.parametrize(
+    ("model", "local", "said"),
+    [
+        ("mixtral-8x7b", {}, "memory: 2 GPUs of 80 GB would hold it, weights spread over them"),
+        ("mistral-nemo", {}, "memory: 1 GPU of 80 GB would hold it (an estimate)"),
+        ("mistral-nemo", {"full": True}, "memory: 4 GPUs of 80 GB would hold it"),
+        # Experts are fused tensors, which bitsandbytes does not quantize.
+        ("mistral-small-4", {"quantize": "4bit"}, "memory: 4 GPUs of 80 GB would hold it"),
+        ("mistral-medium-3.5", {}, "128 billion weights alone take 256.0 GB: at least 4 GPUs"),
+        ("mistral-medium-3.5", {"quantize": "4bit"}, "at least 1 GPU of 80 GB"),
+    ],
+)
+def test_what_does_not_fit_says_how_many_gpus_it_needs(plan, model, local, said):
+    made = plan(model=model, local=local)
+    assert any(said in note for note in made.notes), made.notes
+
+
+def test_models_that_cannot_be_tuned_are_refused_by_name(plan, tmp_path):
+    with pytest.raises(UsageError, match="mistral-large-3: cannot be tuned on this machine"):
+        plan(model="mistral-large-3")
+    text = {"model_type": "mistral_large4_text", "hidden_size": 64}
+    config = {"model_type": "mistral_large4", "text_config": text}
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="chooses by an index which tokens it reads"):
+        plan(model=str(tmp_path / "large"))
+
+
 def test_fp8_and_unknown_models_are_refused_with_the_next_step(plan):
     with pytest.raises(UsageError, match="8-bit floats") as error:
         plan(model="ministral-3-8b-fp8")

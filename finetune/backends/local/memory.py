@@ -38,6 +38,8 @@ _QUANTIZED = {"4bit": 0.516, "8bit": 1.002}
 _HOLES = 0.7
 # What the CUDA caching allocator rounds up (from experience, not measured here).
 _ROUNDING = 1.15
+# A trained weight, its gradient and AdamW's two moments, all in float32.
+TRAINED_BYTES = 16
 DEFAULT_MICRO_BATCH_TOKENS = 4096
 _SMALLEST_MICRO_BATCH = 512
 

@@ -128,7 +128,7 @@ class Weights:
 
     Attributes:
         folder: Where the checkpoint's own files lie: the base's, or the tuned model's.
-        shards: File of each weight, by its name in the base's checkpoint.
+        shards: File of each weight, by its name in the model's class.
 
     Raises:
         UsageError: The adapter is of a kind that cannot be merged exactly, or does not fit.
@@ -145,9 +145,8 @@ class Weights:
                 self.shards |= dict.fromkeys(file.keys(), shard)
         if not self.shards:
             raise UsageError(f"{self.folder}: no `model*.safetensors` here")
-        for name in [name for name in self._deltas if ".experts." in name]:
-            if name not in self.shards:
-                self._deltas |= _split_experts(name, self._deltas.pop(name))
+        for name in [name for name in self._deltas if name not in self.shards]:
+            self._deltas |= _place(name, self._deltas.pop(name))
         missing = self._deltas.keys() - self.shards.keys()
         if missing:
             raise UsageError(
@@ -180,7 +179,7 @@ class Delta(NamedTuple):
 
 
 def read_adapter(adapter: Path) -> dict[str, Delta]:
-    """Return the change of each weight, in float32, by its name in the base's checkpoint.
+    """Return the change of each weight, in float32, by its name in the model's class.
 
     Raises:
         UsageError: The adapter is of a kind that cannot be merged exactly.
@@ -211,7 +210,7 @@ def read_adapter(adapter: Path) -> dict[str, Delta]:
             module += ".weight"
         rank = down.shape[-2]
         scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        deltas[_name_in_checkpoint(module)] = Delta(down, up, scale, lengths)
+        deltas[module] = Delta(down, up, scale, lengths)
     return deltas
 
 
@@ -234,12 +233,18 @@ def _unfold(
     return name, down.reshape(experts, rank, -1), by_expert
 
 
-def _split_experts(name: str, delta: Delta) -> dict[str, Delta]:
-    """Return the changes of the weights that Mixtral's checkpoint keeps for each expert.
+def _place(name: str, delta: Delta) -> dict[str, Delta]:
+    """Return the change of a weight that a class holds, by its names in a checkpoint.
 
-    Its class holds `mlp.experts.gate_up_proj`, the checkpoint `block_sparse_moe.experts.N.w1`
-    (gate) and `w3` (up), and `w2` (down).
+    Models with images hold their decoder one level further down than older files do. Mixtral's
+    class holds `mlp.experts.gate_up_proj`, its checkpoint `block_sparse_moe.experts.N.w1` (gate)
+    and `w3` (up), and `w2` (down).
     """
+    inner = name.removeprefix("model.language_model.")
+    if inner != name:
+        return {f"language_model.model.{inner}": delta}
+    if ".mlp.experts." not in name:
+        return {name: delta}
     stem, _, kind = name.rpartition(".")
     stem = stem.replace(".mlp.experts", ".block_sparse_moe.experts")
     parts = {"w2": delta.up}
@@ -278,13 +283,6 @@ def _other_parameters(config: dict[str, Any]) -> set[str]:
     wanted = {f"experts.{end}" for end in EXPERTS}
     found = {".".join(name.split(".")[-2:]) for name in config.get("target_parameters") or ()}
     return found ^ wanted if found else set()
-
-
-def _name_in_checkpoint(name: str) -> str:
-    # Models with images hold their decoder one level further down than their files do.
-    if name.startswith("model.language_model."):
-        name = "language_model.model." + name.removeprefix("model.language_model.")
-    return name
 
 
 def _add(weight: torch.Tensor, delta: Delta, place: str) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from finetune.backends.local import embedded
 from finetune.backends.local.device import cpu_has_bf16
 from finetune.backends.local.quiet import quiet
-from finetune.catalog import find_model, suggest_model
+from finetune.catalog import find_model, find_obstacle, suggest_model
 from finetune.errors import MissingExtra, UsageError
 from finetune.files import read_json
 from finetune.progress import Progress, silent
@@ -17,6 +17,7 @@ from finetune.progress import Progress, silent
 Dtype = Literal["auto", "bfloat16", "float32"]
 Quantize = Literal["none", "4bit", "8bit"]
 
+_OTHER_BASE = "it was trained on another base, which its `adapter_config.json` names"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What training and generation read. Mistral's repositories hold the weights a second time, in
 # `consolidated*.safetensors`, which is left out.
@@ -63,6 +64,8 @@ def resolve_model(
     if model is not None and model.fp8:
         twin = f"`model: {model.bf16}` is the same in bfloat16" if model.bf16 else None
         raise UsageError(f"{ref}: holds 8-bit floats, which cannot be tuned", hint=twin)
+    if model is not None and model.obstacle:
+        raise UsageError(f"{ref}: cannot be tuned on this machine: {model.obstacle}")
     hub_id = model.hub_id if model is not None else ref
     if not hub_id or not _HUB_ID.fullmatch(hub_id):
         raise UsageError(
@@ -144,15 +147,40 @@ def load_adapter(model: Any, adapter: Path, *, name: str = "default") -> Any:
         raise UsageError(f"{adapter}: no adapter here", hint="the run has not ended training yet")
     with quiet():
         import peft
+        from safetensors import SafetensorError, safe_open
 
         try:
+            with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+                saved = set(file.keys())
             tuned = peft.PeftModel.from_pretrained(
                 model, adapter, adapter_name=name, autocast_adapter_dtype=False
             )
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            # PEFT leaves out what has no place in the model, and takes zeros for what is missing.
+            expected = set(
+                peft.get_peft_model_state_dict(
+                    tuned, adapter_name=name, save_embedding_layers=False
+                )
+            )
+        except (
+            AttributeError,
+            OSError,
+            ValueError,
+            KeyError,
+            RuntimeError,
+            TypeError,
+            SafetensorError,
+        ) as error:
             raise UsageError(
-                f"{adapter}: this adapter does not fit the model: {type(error).__name__}"
+                f"{adapter}: this adapter does not fit the model: {type(error).__name__}",
+                hint=_OTHER_BASE,
             ) from error
+    if saved != expected:
+        odd = saved ^ expected
+        raise UsageError(
+            f"{adapter}: this adapter does not fit the model: {len(odd)} tensors such as"
+            f" `{min(odd)}` are in one of them only",
+            hint=_OTHER_BASE,
+        )
     for weight, parameter in tuned.named_parameters():
         if ".lora_A." in weight or ".lora_B." in weight:
             parameter.data = parameter.data.to(model.dtype)
@@ -243,6 +271,8 @@ def _require_plain(folder: Path) -> dict[str, Any]:
     config: dict[str, Any] = read_json(folder / "config.json")
     if "auto_map" in config:
         raise UsageError(f"{folder}: this model brings its own code, which is never run")
+    if obstacle := find_obstacle(config):
+        raise UsageError(f"{folder}: cannot be tuned on this machine: {obstacle}")
     method = (config.get("quantization_config") or {}).get("quant_method")
     if method in ("fp8", "compressed-tensors"):
         raise UsageError(

@@ -20,7 +20,7 @@ from finetune.backends.local.schedule import count_passes, plan_training
 from finetune.backends.local.speed import describe_choices, open_meter
 from finetune.backends.local.task import Item, Task, count_items
 from finetune.catalog import read_shape
-from finetune.errors import DataError, TrainingError
+from finetune.errors import DataError, TrainingError, UsageError
 from finetune.progress import Progress, silent
 from finetune.text import size
 from finetune.tokens import load_tokenizer
@@ -57,7 +57,7 @@ def tune(
     """
     ranks = read_ranks(recipe.local.launch)
     folder = resolve_model(recipe.model, progress=progress)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = _load_tokenizer(folder)
     training = read_training(task, dataset, recipe, tokenizer, progress=progress)
     held_out = dataset.validation
     validation = task.read(held_out, recipe, tokenizer, 0) if held_out else []
@@ -140,6 +140,25 @@ def gather_trained(model: Any) -> dict[str, Any]:
         name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().cpu()
         for name, p in trained
     }
+
+
+def _load_tokenizer(folder: Path) -> Tokenizer:
+    """Return a model's tokenizer, unless it is not the one of its weights.
+
+    More ids than rows of the embedding cannot be computed, and no model leaves half of its rows
+    to nobody. Some unused rows are common: they fill the number up.
+    """
+    tokenizer = load_tokenizer(folder)
+    config = files.read_json(folder / "config.json")
+    rows = (config.get("text_config") or config).get("vocab_size")
+    count = tokenizer.vocab_size
+    if isinstance(rows, int) and not rows / 2 <= count <= rows:
+        raise UsageError(
+            f"{folder}: the tokenizer does not match the weights: it has {count:,} tokens, they"
+            f" have {rows:,} rows",
+            hint="the model's own tokenizer file must lie beside its weights",
+        )
+    return tokenizer
 
 
 class Training(NamedTuple):

@@ -45,15 +45,16 @@ def make_model(**shape):
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
-    config = MistralConfig(
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        **{"vocab_size": VOCABULARY, "sliding_window": None, **shape},
-    )
-    return MistralForCausalLM(config)
+    defaults = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "sliding_window": None,
+    }
+    return MistralForCausalLM(MistralConfig(**defaults | shape))
 
 
 def make_mixtral(**shape):

@@ -7,6 +7,7 @@ import pytest
 
 from finetune.backends.local.model import choose_dtype, load_adapter, load_model, resolve_model
 from finetune.errors import UsageError
+from tests.backends.local.conftest import make_model
 
 
 @pytest.fixture
@@ -79,6 +80,7 @@ def change(base, folder, **values):
     [
         ({"auto_map": {"AutoConfig": "code.Config"}}, "brings its own code"),
         ({"quantization_config": {"quant_method": "fp8"}}, "holds 8-bit floats"),
+        ({"final_logit_softcapping": 30.0}, "caps its scores, which the loss here does not"),
         ({"num_hidden_layers": 3}, "weights are missing: 9 tensors"),
         ({"model_type": "unheard-of"}, "cannot load this model"),
     ],
@@ -117,6 +119,20 @@ def test_an_adapter_goes_on_and_off(tiny_base, tiny_adapter):
         assert (tuned(ids).logits - before).abs().max() > 0.1
         with tuned.disable_adapter():
             assert torch.equal(tuned(ids).logits, before)
+
+
+def test_an_adapter_for_another_base(tiny_adapter):
+    other = make_model(vocab_size=64, intermediate_size=80)
+    with pytest.raises(UsageError, match="does not fit the model") as caught:
+        load_adapter(other, tiny_adapter)
+    assert "trained on another base" in caught.value.hint
+
+
+@pytest.mark.parametrize("shape", [{"num_hidden_layers": 1}, {"num_hidden_layers": 3}])
+def test_an_adapter_for_a_base_of_another_depth(tiny_adapter, shape):
+    other = make_model(vocab_size=64, intermediate_size=64, **shape)
+    with pytest.raises(UsageError, match=r"14 tensors such as .* are in one of them only"):
+        load_adapter(other, tiny_adapter)
 
 
 def test_an_adapter_that_is_not_there(tiny_base, tmp_path):

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from finetune import records, runs
 from finetune.backends.local import train
 from finetune.backends.local.model import load_adapter, load_model
-from finetune.errors import DataError, RecipeError, RunError
+from finetune.errors import DataError, RecipeError, RunError, UsageError
 from finetune.recipe import Recipe
 from finetune.tokens import load_tokenizer
 from tests.backends.local.conftest import make_model
@@ -153,6 +153,17 @@ def test_nothing_left_to_train(tmp_path, model, dataset):
     run = make_run(tmp_path / "run", recipe, dataset)
     with pytest.raises(DataError, match="nothing to train"):
         train(run, recipe, dataset)
+
+
+@pytest.mark.parametrize("rows", [300, 70000])
+def test_a_tokenizer_that_does_not_match_the_weights(tmp_path, model, dataset, rows):
+    make_model(vocab_size=rows, hidden_size=8).save_pretrained(model)
+    recipe = make_recipe(model)
+    run = make_run(tmp_path / "run", recipe, dataset)
+    with pytest.raises(UsageError, match="the tokenizer does not match the weights") as caught:
+        train(run, recipe, dataset)
+    assert caught.value.exit_code == 2
+    assert not run.metrics()
 
 
 def test_a_target_that_the_model_has_not(tmp_path, model, dataset):
