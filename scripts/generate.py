@@ -16,6 +16,7 @@ from finetune.checks import rules_page  # noqa: E402 (the checkout comes first)
 from finetune.converters import CONVERTERS, images  # noqa: E402
 from finetune.files import to_json, write_atomic  # noqa: E402
 from finetune.recipe.explain import recipe_reference, recipe_schema  # noqa: E402
+from finetune.server.app import describe_api  # noqa: E402
 
 RULES_HEAD = """# Rules
 
@@ -58,6 +59,7 @@ def generated() -> dict[Path, bytes]:
     """Return every generated file with its content."""
     return {
         ROOT / "data_schemas" / "recipe.schema.json": to_json(recipe_schema(), indent=True),
+        ROOT / "data_schemas" / "api.openapi.json": to_json(describe_api(), indent=True),
         ROOT / "docs" / "recipe.md": recipe_reference().encode(),
         ROOT / "docs" / "formats.md": formats_page().encode(),
         ROOT / "docs" / "rules.md": (RULES_HEAD + rules_page()).encode(),

@@ -32,7 +32,7 @@ def write_report(run: Run) -> Path:
     """
     state, metrics = run.state, run.metrics()
     settings = page.list_settings(run)
-    html = _render(
+    html = render(
         "run.html",
         **_describe_data(run.recipe, run.manifest(), _load(run.dataset)),
         name=run.folder.name,
@@ -61,7 +61,7 @@ def write_data_report(recipe: Recipe, dataset: Dataset) -> Path:
     the records look like: figures, never records.
     """
     manifest = dataset.manifest
-    html = _render(
+    html = render(
         "dataset.html",
         **_describe_data(recipe, manifest, dataset),
         name=dataset.folder.name,
@@ -102,7 +102,7 @@ def write_comparison(first: Run, second: Run) -> Path:
     """Write how two runs differ into the first one's folder and return the file's path."""
     names = [first.folder.name, second.folder.name]
     metrics = [first.metrics(), second.metrics()]
-    html = _render(
+    html = render(
         "comparison.html",
         names=names,
         verdicts=[page.judge(first), page.judge(second)],
@@ -114,11 +114,20 @@ def write_comparison(first: Run, second: Run) -> Path:
     return _write(first.folder / f"comparison-{slug(second.folder.name)}.html", html)
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, *, folder: Path | None = None, **values: Any) -> str:
+    """Return a page of a template.
+
+    Args:
+        template: Its name.
+        folder: Where it lies, with the templates here behind it; here where absent.
+        values: What it shows; all of it is escaped.
+    """
     import jinja2
 
+    here = Path(__file__).parent / "templates"
+
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader([folder or here, here]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_printable,

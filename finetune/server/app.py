@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -19,6 +20,7 @@ from starlette.exceptions import HTTPException
 from finetune import __version__
 from finetune.files import read_json, to_json, write_atomic
 from finetune.server.answering import Inference
+from finetune.server.bounds import Bounds
 from finetune.server.contract import JobRequest, OldMetadata
 from finetune.server.files import Files
 from finetune.server.jobs import Jobs
@@ -143,6 +145,17 @@ class Service:
 
 def create_app(service: Service) -> FastAPI:
     """Return the API of a service."""
+    app = _build(service.life)
+    app.state.service = service
+    return app
+
+
+def describe_api() -> dict[str, Any]:
+    """Return the OpenAPI description of the API."""
+    return _build(None).openapi()
+
+
+def _build(life: Any) -> FastAPI:
     from finetune.server.routes import completions as answers
     from finetune.server.routes import files, jobs, models, page
 
@@ -150,12 +163,12 @@ def create_app(service: Service) -> FastAPI:
         title="finetune serve",
         version=__version__,
         summary="La Plateforme's fine-tuning API, on your own machine",
-        lifespan=service.life,
+        lifespan=life,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.service = service
+    app.add_middleware(Bounds)
     for module in (files, jobs, models, answers, page):
         app.include_router(module.router)
     app.add_exception_handler(Refused, _refuse)
@@ -184,6 +197,19 @@ async def _explain(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": faults}, 422)
 
 
-async def _plain(_: Request, error: Exception) -> Response:
+async def _plain(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for it)
-    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # each method is a route of its own, which knows no other
+        headers["Allow"] = ", ".join(_methods(request))
+    return JSONResponse({"detail": error.detail}, error.status_code, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of a path."""
+    path, found = request.url.path, set()
+    for template, methods in request.app.openapi()["paths"].items():
+        pattern = re.sub(r"\\{[^/]*\\}", "[^/]+", re.escape(template))
+        if re.fullmatch(pattern, path):
+            found |= {method.upper() for method in methods}
+    return sorted(found)

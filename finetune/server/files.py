@@ -207,7 +207,7 @@ class Files:
 
     def is_signed(self, file_id: str, expires: int, signature: str) -> bool:
         """Tell whether a signed address holds."""
-        right = hmac.compare_digest(self._sign(file_id, expires), signature)
+        right = hmac.compare_digest(self._sign(file_id, expires).encode(), signature.encode())
         return right and expires > time.time()
 
     def _sign(self, file_id: str, expires: int) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,9 +13,59 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0  # seconds for anything a server does; the machine may be loaded
+
+
+JOB = {"completion": "Completion", "classifier": "Classifier"}
+# Path and method → the component of La Plateforme's specification that a reply must be.
+REPLIES = [
+    (r"POST /v1/files", "UploadFileOut"),
+    (r"GET /v1/files", "ListFilesOut"),
+    (r"GET /v1/files/[^/]+", "RetrieveFileOut"),
+    (r"DELETE /v1/files/[^/]+", "DeleteFileOut"),
+    (r"GET /v1/files/[^/]+/url", "FileSignedURL"),
+    (r"GET /v1/fine_tuning/jobs", "JobsOut"),
+    (r"POST /v1/fine_tuning/jobs", lambda job: (job["object"] == "job" and f"{JOB[job['job_type']]}JobOut") or "LegacyJobMetadataOut"),
+    (r"GET /v1/fine_tuning/jobs/[^/]+", lambda job: f"{JOB[job['job_type']]}DetailedJobOut"),
+    (r"POST /v1/fine_tuning/jobs/[^/]+/(start|cancel)", lambda job: f"{JOB[job['job_type']]}DetailedJobOut"),
+    (r"PATCH /v1/fine_tuning/models/[^/]+", lambda model: f"{JOB[model['model_type']]}FTModelOut"),
+    (r"POST /v1/fine_tuning/models/[^/]+/archive", "ArchiveFTModelOut"),
+    (r"DELETE /v1/fine_tuning/models/[^/]+/archive", "UnarchiveFTModelOut"),
+    (r"GET /v1/models", "ModelList"),
+    (r"GET /v1/models/[^/]+", lambda card: {"base": "BaseModelCard", "fine-tuned": "FTModelCard"}[card["type"]]),
+    (r"DELETE /v1/models/[^/]+", "DeleteModelOut"),
+    (r"POST /v1/(chat|fim)/completions", "ChatCompletionResponse"),
+    (r"POST /v1/(chat/)?classifications", "ClassificationResponse"),
+]  # fmt: skip
+COMPONENTS = json.loads(Path(__file__).with_name("laplateforme.json").read_text())
+
+
+def check_reply(reply):
+    """Hold a reply against the contract; every client of these tests does."""
+    reply.read()
+    if reply.headers.get("content-type") != "application/json" or reply.status_code == 401:
+        return
+    document = reply.json()
+    if reply.status_code != 200:
+        if not isinstance(document["detail"], str):
+            check_component("HTTPValidationError", document)
+        return
+    call = f"{reply.request.method} {reply.request.url.path}"
+    for pattern, name in REPLIES:
+        if re.fullmatch(pattern, call):
+            check_component(name if isinstance(name, str) else name(document), document)
+            return
+    assert call == "GET /health", call
+
+
+def check_component(name, document):
+    schema = COMPONENTS | {"$ref": f"#/$defs/{name}"}
+    Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(
+        document
+    )
 
 
 class Running:
@@ -65,8 +116,13 @@ class Running:
     @contextlib.contextmanager
     def client(self, name="tests"):
         headers = {"Authorization": f"Bearer {self.key(name)}"}
+        hooks = {"response": [check_reply]}
         with httpx2.Client(
-            base_url=self.url, headers=headers, timeout=PATIENCE, trust_env=False
+            base_url=self.url,
+            headers=headers,
+            timeout=PATIENCE,
+            trust_env=False,
+            event_hooks=hooks,
         ) as client:
             yield client
 

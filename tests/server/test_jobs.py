@@ -3,6 +3,7 @@
 import json
 import time
 
+import httpx2
 import pytest
 
 from tests.server.conftest import PATIENCE, chats, upload, wait_for
@@ -234,3 +235,22 @@ def test_jobs_outlive_a_killed_server_and_a_stopped_one(serve):
         wait_for(client, stopped, "SUCCESS")
     trained = (server.folder / "trained.log").read_text().split()
     assert trained.count(long) == trained.count(waiting) == 1
+
+
+def test_people_see_jobs_with_their_curves(client, server):
+    job = make(client, name="seen.jsonl", suffix="seen").json()["id"]
+    wait_for(client, job, "SUCCESS")
+    browser = httpx2.Client(base_url=server.url, auth=("anyone", server.key()), trust_env=False)
+    with browser:
+        overview, page = browser.get("/"), browser.get(f"/jobs/{job}")
+        assert browser.get("/jobs/00000000-0000-4000-8000-000000000000").status_code == 404
+
+    assert f'href="/jobs/{job}"' in overview.text
+    assert "seen.jsonl" in overview.text
+    assert '<path class="train0" d="M' in page.text.replace("\n", "")
+    assert page.text.count("<script") == overview.text.count("<script") == 0
+    refused = httpx2.get(server.url, trust_env=False)
+    assert refused.status_code == 401
+    assert refused.headers["WWW-Authenticate"].startswith("Basic")
+    health = httpx2.get(f"{server.url}/health", trust_env=False)
+    assert health.json()["status"] == "ok"

@@ -57,5 +57,5 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
     return {
         status: {"model": Refusal, "description": words[status]}
-        for status in sorted({401, 422, 429, *statuses})
+        for status in sorted({400, 401, 413, 422, 429, *statuses})
     }
