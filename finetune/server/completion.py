@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 
 from finetune.backends.local.sampling import Sampling
-from finetune.records import ChatRecord
+from finetune.records import ChatRecord, ClassifierRecord
 from finetune.server.contract import (
     ChatAnswer,
+    ChatClassificationRequest,
     ChatRequest,
     Choice,
+    ClassificationRequest,
     Delta,
     FimRequest,
     Part,
@@ -152,6 +154,37 @@ def _fault(field: str, fact: str) -> Refused:
     return Refused(422, [{"loc": ["body", field], "msg": fact, "type": "value_error"}])
 
 
+def ask_labels(
+    request: ClassificationRequest | ChatClassificationRequest, who: Answerer
+) -> Question:
+    """Return the question that a request is.
+
+    Raises:
+        Refused: 422: the model does not classify.
+    """
+    if not who.classifier:
+        raise Refused(422, f"Model {who.name} does not classify.")
+    inputs = request.input if isinstance(request.input, list) else [request.input]
+    records: list[dict[str, Any]] = [
+        {"labels": {}, "text": one}
+        if isinstance(one, str)
+        else {"labels": {}, "messages": [_turn(turn) for turn in one.messages]}
+        for one in inputs
+    ]
+    try:
+        read = msgspec.convert(records, list[ClassifierRecord])
+    except msgspec.ValidationError:
+        raise _fault("input", "only text is served here") from None
+    return Question(
+        id="",
+        kind="classify",
+        model=who.model,
+        adapter=who.adapter,
+        context=who.context,
+        inputs=read,
+    )
+
+
 async def collect(lines: AsyncIterator[dict[str, Any]], model: str) -> ChatAnswer:
     """Return the whole answer."""
     done = [line["done"] async for line in lines if "done" in line]
@@ -174,7 +207,12 @@ async def collect(lines: AsyncIterator[dict[str, Any]], model: str) -> ChatAnswe
 
 async def shape(lines: AsyncIterator[dict[str, Any]], model: str) -> AsyncIterator[Part]:
     """Yield the parts of a streamed answer."""
-    facts: dict[str, Any] = {"id": uuid.uuid4().hex, "created": int(time.time()), "model": model}
+    facts: dict[str, Any] = {
+        "id": uuid.uuid4().hex,
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": model,
+    }
     begun: set[int] = set()
     done: list[dict[str, Any]] = []
     async for line in lines:
@@ -182,15 +220,18 @@ async def shape(lines: AsyncIterator[dict[str, Any]], model: str) -> AsyncIterat
         index = last["index"] if last else line["index"]
         if index not in begun:
             begun.add(index)
-            first = PartChoice(index=index, delta=Delta(role="assistant", content=""))
+            first = PartChoice(
+                index=index, delta=Delta(role="assistant", content=""), finish_reason=None
+            )
             yield Part(**facts, choices=[first])
         if last is None:
-            yield Part(
-                **facts, choices=[PartChoice(index=index, delta=Delta(content=line["text"]))]
-            )
+            delta = Delta(content=line["text"])
+            choice = PartChoice(index=index, delta=delta, finish_reason=None)
+            yield Part(**facts, choices=[choice])
             continue
         done.append(last)
-        delta = Delta(content="", tool_calls=last["calls"] or None)
+        calls = {"tool_calls": last["calls"]} if last["calls"] else {}
+        delta = Delta(content="", **calls)
         choice = PartChoice(index=index, delta=delta, finish_reason=last["finish"])
         yield Part(**facts, choices=[choice], usage=count_usage(done))
 

@@ -19,12 +19,14 @@ from typing import Any
 
 import msgspec
 
+from finetune.backends.local.classifier import classify
 from finetune.backends.local.constraint import Grammar, follow_schema, force_calls
+from finetune.backends.local.head import load_head
 from finetune.backends.local.sampling import Sampling, stream
 from finetune.backends.local.shared import Shared
 from finetune.errors import FinetuneError
 from finetune.files import to_json
-from finetune.records import AssistantMessage, Tool, text_of
+from finetune.records import AssistantMessage, ClassifierRecord, Tool, text_of
 from finetune.records import Message as RecordMessage
 from finetune.tokens import Tokenizer
 
@@ -37,7 +39,7 @@ class Question(msgspec.Struct, kw_only=True):
 
     Attributes:
         id: Its number.
-        kind: `chat`, `fim`, or `cancel` for the end of an earlier one.
+        kind: `chat`, `fim`, `classify`, or `cancel` for the end of an earlier one.
         model: The base.
         adapter: What is put on it.
         context: Longest sequence in tokens.
@@ -53,6 +55,7 @@ class Question(msgspec.Struct, kw_only=True):
         stop: The answer ends before any of these.
         sampling: How tokens are chosen.
         count: How many answers.
+        inputs: What is classified: texts or conversations.
     """
 
     id: str
@@ -72,6 +75,7 @@ class Question(msgspec.Struct, kw_only=True):
     stop: list[str] = []
     sampling: Sampling = Sampling()
     count: int = 1
+    inputs: list[ClassifierRecord] = []
 
 
 class Answered(msgspec.Struct, kw_only=True):
@@ -142,6 +146,9 @@ class Engine:
             self._shared = None  # its memory is needed
             self._shared = Shared(question.model)
         tokenizer = self._shared.tokenizer
+        if question.kind == "classify":
+            self._classify(question, self._shared)
+            return
         prompt = _encode(question, tokenizer)
         room = question.context - len(prompt)
         if room <= 0:
@@ -154,6 +161,21 @@ class Engine:
         with self._shared.using(adapter) as model:
             for index in range(question.count):
                 self._one(question, index, model, tokenizer, prompt, room)
+        self._write({"id": question.id, "end": True})
+
+    def _classify(self, question: Question, shared: Shared) -> None:
+        adapter = Path(question.adapter or "")
+        head = load_head(adapter)
+        encode = shared.tokenizer.encode_input
+        items = [encode(record).input_ids for record in question.inputs]
+        longest = max(map(len, items), default=0)
+        if longest > question.context:
+            raise Declined(
+                400, f"Input contains {longest} tokens, of {question.context} that the model takes"
+            )
+        with shared.using(adapter) as model:
+            scores = classify(model, head, items)
+        self._write({"id": question.id, "scores": scores, "tokens": sum(map(len, items))})
         self._write({"id": question.id, "end": True})
 
     def _one(

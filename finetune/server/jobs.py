@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from finetune.files import read_json, sync_folder, to_json, write_atomic
+from finetune.records import kind_of
 from finetune.server.contract import (
     LIVE,
     ClassifierDetails,
@@ -68,9 +69,10 @@ class Jobs:
                 404: a file is not there.
         """
         job_id = str(uuid.uuid4())
-        job, digest = _describe(request, job_id), _digest(request)
+        digest = _digest(request)
         try:
             order = self.order(request, key, job_id)
+            job = _describe(request, job_id, classifier=order.job_type == "classifier")
             with self._store.write() as database:
                 _require_new(database, digest)
                 write_atomic(self.folder(job_id) / "request.json", to_json(order))
@@ -109,7 +111,7 @@ class Jobs:
                 "name": _name(job_id),
                 "model": weights.model,
                 "local": weights.local.model_dump(mode="json", exclude_unset=True),
-                "job_type": request.job_type,
+                "job_type": request.job_type or _find_type(train[0]["path"]),
                 "hyperparameters": request.hyperparameters.model_dump(mode="json"),
                 "skip": request.invalid_sample_skip_percentage,
                 "train": train,
@@ -267,6 +269,13 @@ def _name(job_id: str) -> str:
     return f"job-{job_id[:8]}"
 
 
+def _find_type(path: str) -> str:
+    """Return what is trained on a file, by its first line."""
+    with open(path, "rb") as file:
+        value = msgspec.json.decode(file.readline())
+    return "classifier" if kind_of(value) == "classifier" else "completion"
+
+
 def _require_new(database: sqlite3.Connection, digest: str) -> None:
     similar = database.execute(
         f"SELECT id, status FROM job WHERE digest = ? AND status IN {LIVE}",  # noqa: S608
@@ -297,9 +306,8 @@ def _digest(request: JobRequest) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def _describe(request: JobRequest, job_id: str) -> Details:
+def _describe(request: JobRequest, job_id: str, *, classifier: bool) -> Details:
     now = int(time.time())
-    classifier = request.job_type == "classifier"
     hyperparameters = request.hyperparameters.model_dump(
         exclude={"fim_ratio"} if classifier else set()
     )

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 
 from finetune import checks, pipeline
+from finetune.corpus.dataset import Dataset
+from finetune.corpus.labels import fill_targets
 from finetune.errors import FinetuneError
 from finetune.files import read_json, to_json, write_atomic
 from finetune.planning.place import find_place
@@ -196,7 +198,9 @@ def _plan(order: Order, method: str, folder: Path, root: Path, skipped: int) -> 
     path = folder / "recipe.yaml"
     recipe = _write_recipe(order, method)
     write_atomic(path, to_json(recipe, indent=True))
-    plan = pipeline.plan(load_recipe(path), folder=root / "runs", datasets=root / "datasets")
+    loaded = load_recipe(path)
+    plan = pipeline.plan(loaded, folder=root / "runs", datasets=root / "datasets")
+    targets = fill_targets(loaded, Dataset.load(plan.dataset)).training.classifier_targets
     if plan.problems:
         faults = [Fault(problem) for problem in plan.problems]
         raise Unfit(faults, "; ".join(plan.problems))
@@ -213,6 +217,7 @@ def _plan(order: Order, method: str, folder: Path, root: Path, skipped: int) -> 
         seconds=plan.seconds,
         seq_len=recipe["training"]["seq_len"],
         skipped=skipped,
+        targets=[target.model_dump(mode="json") for target in targets],
     )
 
 
@@ -225,7 +230,7 @@ def _write_recipe(order: Order, method: str) -> dict[str, Any]:
     asked = order.hyperparameters
     context = find_place(order.model).context or _DEFAULT_SEQ_LEN
     seq_len = asked.get("seq_len") or min(_DEFAULT_SEQ_LEN, context)
-    training = {
+    training: dict[str, Any] = {
         "learning_rate": asked["learning_rate"],
         "weight_decay": asked["weight_decay"] or 0.0,
         "warmup_fraction": asked["warmup_fraction"] or 0.0,
@@ -235,6 +240,8 @@ def _write_recipe(order: Order, method: str) -> dict[str, Any]:
         training["steps"] = asked["training_steps"]
     elif asked.get("epochs"):
         training["epochs"] = asked["epochs"]
+    if order.targets:
+        training["classifier_targets"] = order.targets
     source: dict[str, Any] = {"format": "laplateforme"}
     if method == "pretrain":
         training["fim_ratio"] = asked.get("fim_ratio") or 0.0

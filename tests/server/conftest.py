@@ -246,10 +246,39 @@ def client(server):
         yield client
 
 
+@pytest.fixture(scope="session")
+def adapters(small_model):
+    """A folder with an adapter of each method, for `trainer.py`: what trainings would have made."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from finetune.backends.local.head import Head, save_head
+    from finetune.backends.local.quiet import quiet
+    from finetune.recipe.tree import ClassifierTarget
+
+    linears = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=linears, task_type="CAUSAL_LM")
+    with quiet():
+        tuned = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(small_model), config)
+        for method in ("sft", "classifier"):
+            tuned.save_pretrained(small_model.parent / "adapters" / method)
+    target = ClassifierTarget(
+        name="topic", labels=["billing", "delivery"], loss_function="single_class"
+    )
+    head = Head([target], 32)
+    torch.manual_seed(2)
+    torch.nn.init.normal_(head.classifier)
+    save_head(head, small_model.parent / "adapters" / "classifier")
+    return small_model.parent / "adapters"
+
+
 @pytest.fixture(scope="module")
-def real_server(tmp_path_factory, names):
-    """One server for the tests of a module, which really trains and answers."""
-    running = Running(tmp_path_factory.mktemp("real") / "server", "--models", names)
+def real_server(tmp_path_factory, names, adapters):
+    """One server for the tests of a module, which really answers, and trains where it is asked to."""
+    trainer = TRAINER.removesuffix("-") + str(adapters)
+    folder = tmp_path_factory.mktemp("real") / "server"
+    running = Running(folder, "--models", names, "--trainer", trainer)
     yield running
     _end(running)
 

@@ -44,7 +44,7 @@ def test_nothing_that_is_sent_breaks_the_description(server, client, tmp_path):
     wait_for(client, job, "SUCCESS")
     shutil.copy(Path(__file__).with_name("schemathesis.toml"), tmp_path)
     command = [
-        Path(sys.executable).with_name("st"), "run", f"{server.url}/openapi.json",
+        Path(sys.executable).with_name("st"), "--config-file", tmp_path / "schemathesis.toml", "run", f"{server.url}/openapi.json",
         "-H", f"Authorization: Bearer {server.key()}",
         "--phases", "coverage", "--mode", "all", "--generation-deterministic",
         "--exclude-path-regex", "completions|classifications", "--no-color",

@@ -1,15 +1,23 @@
-"""`/v1/chat/completions` and `/v1/fim/completions`."""
+"""`/v1/chat/completions`, `/v1/fim/completions` and both `classifications`."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response, StreamingResponse
 
-from finetune.server.completion import ask_chat, ask_fim, collect, shape
-from finetune.server.contract import ChatAnswer, ChatRequest, FimRequest
+from finetune.server.completion import ask_chat, ask_fim, ask_labels, collect, shape
+from finetune.server.contract import (
+    ChatAnswer,
+    ChatClassificationRequest,
+    ChatRequest,
+    ClassificationAnswer,
+    ClassificationRequest,
+    FimRequest,
+)
 from finetune.server.keys import Key
 from finetune.server.refusal import Refused
 from finetune.server.routes.shared import Caller, Here, refusals
@@ -22,6 +30,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     **refusals(400, 404, 503),
 }
+_LABELS = refusals(400, 404, 503)
 
 
 @router.post("/chat/completions", response_model=ChatAnswer, responses=_ANSWERS)
@@ -36,6 +45,32 @@ async def complete_fim(request: FimRequest, key: Caller, service: Here) -> Respo
     """Fill in a middle, or go on with a text."""
     who = service.models.answerer(request.model)
     return await _answer(request, ask_fim(request, who), key, service)
+
+
+@router.post("/classifications", response_model=ClassificationAnswer, responses=_LABELS)
+async def label_texts(request: ClassificationRequest, key: Caller, service: Here) -> Response:
+    """Classify texts."""
+    return await _label(request, key, service)
+
+
+@router.post("/chat/classifications", response_model=ClassificationAnswer, responses=_LABELS)
+async def label_chats(request: ChatClassificationRequest, key: Caller, service: Here) -> Response:
+    """Classify conversations."""
+    return await _label(request, key, service)
+
+
+async def _label(
+    request: ClassificationRequest | ChatClassificationRequest, key: Key, service: Any
+) -> Response:
+    question = ask_labels(request, service.models.answerer(request.model))
+    results: list[Any] = []
+    async for line in service.inference.ask(question):
+        service.gate.count(key, tokens_in=line["tokens"])
+        results = [
+            {name: {"scores": scores} for name, scores in one.items()} for one in line["scores"]
+        ]
+    answer = ClassificationAnswer(id=uuid.uuid4().hex, model=request.model, results=results)
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def _answer(
@@ -59,7 +94,7 @@ async def _events(
         part = first
         while part is not None:
             usage = part.usage or usage
-            yield f"data: {part.model_dump_json(exclude_none=part.usage is None)}\n\n"
+            yield f"data: {part.model_dump_json(exclude_unset=True)}\n\n"
             part = await anext(parts, None)
     except Refused as error:  # too late for a status
         yield f'data: {{"object": "error", "message": "{error.status}"}}\n\n'

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from finetune.server.contract import (
     ClassifierDetails,
@@ -26,6 +26,15 @@ from finetune.server.routes.files import Page, PageSize
 from finetune.server.routes.shared import Caller, Here, admit, find_service, refusals
 
 UNAVAILABLE = "Model not available for this type of fine-tuning (completion)."
+
+
+def _require_date(value: Any) -> Any:
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("a date and time is expected (RFC 3339)")
+    return value
+
+
+Moment = Annotated[dt.datetime, BeforeValidator(_require_date)]
 Job = Annotated[CompletionJob | ClassifierJob, Field(discriminator="job_type")]
 JobDetails = Annotated[CompletionDetails | ClassifierDetails, Field(discriminator="job_type")]
 
@@ -52,8 +61,8 @@ async def list_jobs(
     page: Page = 0,
     page_size: PageSize = 100,
     model: str | None = None,
-    created_after: dt.datetime | None = None,
-    created_before: dt.datetime | None = None,
+    created_after: Moment | None = None,
+    created_before: Moment | None = None,
     created_by_me: bool = False,
     status: Status | None = None,
     wandb_project: str | None = None,

@@ -1,0 +1,18 @@
+"""SIGKILL under load: nothing acknowledged is lost, nothing is trained twice."""
+
+import pytest
+
+from tests.server.killing import Load, check_each_was_trained_once, check_nothing_is_lost
+
+
+@pytest.mark.heavy
+def test_a_server_that_is_killed_under_load_loses_nothing(serve):
+    """Five kills; `benchmarks/serve.py kills` makes a hundred at random moments."""
+    server = serve("--workers", "2")
+    with Load(server) as load:
+        for count in (1, 4, 8, 15, 22):
+            load.wait_for(count)
+            server.kill()
+            server.start()
+    check_nothing_is_lost(load)
+    check_each_was_trained_once(load)
