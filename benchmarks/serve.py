@@ -125,10 +125,10 @@ def load(folder, clients, megabytes, seconds):
     python = folder / "locust" / "bin" / "python"
     subprocess.run(["uv", "pip", "install", "-q", "--python", python, "locust"], check=True)
     (folder / "poller.py").write_text(POLLER.format(job=job, key=server.key()))
-    command = [
-        python, "-m", "locust", "-f", folder / "poller.py", "--headless", "-H", server.url,
-        "-u", clients, "-r", clients, "-t", f"{seconds}s", "--csv", folder / "polls", "--only-summary",
-    ]  # fmt: skip
+    options = {"-f": folder / "poller.py", "-H": server.url, "-u": clients, "-r": clients}
+    options |= {"-t": f"{seconds}s", "--csv": folder / "polls"}
+    flags = [part for option in options.items() for part in option]
+    command = [python, "-m", "locust", "--headless", "--only-summary", *flags]
     before = most = resident(server.process)
     took = []
     locust = subprocess.Popen(
@@ -156,11 +156,11 @@ def load(folder, clients, megabytes, seconds):
 
 def fuzz(folder, seconds):
     server = start(folder)
-    command = [
-        Path(sys.executable).with_name("st"),
-        "--config-file", ROOT / "tests/server/schemathesis.toml", "run", f"{server.url}/openapi.json", "-H", f"Authorization: Bearer {server.key()}",
-        "--max-time", seconds, "-n", 1000, "--no-color",
-    ]  # fmt: skip
+    tool = Path(sys.executable).with_name("st")
+    config = ROOT / "tests" / "server" / "schemathesis.toml"
+    key = f"Authorization: Bearer {server.key()}"
+    command = [tool, "--config-file", config, "run", f"{server.url}/openapi.json", "-H", key]
+    command += ["--max-time", seconds, "-n", 1000, "--no-color"]
     done = subprocess.run(list(map(str, command)), cwd=folder, check=False)
     server.stop()
     return done.returncode == 0
