@@ -165,6 +165,8 @@ def _check_local(recipe: Recipe, fail: Callable[..., None]) -> None:
     for place, asked in places.items():
         if asked and recipe.method not in _WHOLE:
             fail(place, f"`{recipe.method}` trains an adapter on linears alone")
+    if local.lora.dora and local.quantize == "8bit":  # peft 0.21.2 looks for scales that are gone
+        fail(("local", "lora", "dora"), "does not go with weights in 8bit; 4bit does")
     if local.lora.experts and local.lora.dora:
         fail(("local", "lora", "dora"), "experts have no rows of their own to give a length")
     if local.lora.experts and local.lora.dropout:

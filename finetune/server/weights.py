@@ -84,6 +84,11 @@ def read_names(path: Path | None) -> dict[str, Weights]:
             first = error.errors(include_input=False, include_url=False)[0]
             key = ".".join(str(part) for part in first["loc"])
             raise RecipeError(f"{where}: {name}: {key}: {first['msg'].lower()}") from None
+        if entry.local.full:
+            raise RecipeError(
+                f"{where}: {name}: local.full: what is served are adapters on one base",
+                hint="leave it out, or train it with `finetune run`",
+            )
         folder = path.parent / Path(entry.model).expanduser()
         if folder.is_dir():
             entry = entry.model_copy(update={"model": str(folder.resolve())})

@@ -74,6 +74,7 @@ def test_yaml_1_2_no_is_text(write):
         ("evaluation: {data: 0.99}", "nothing is left to train on"),
         ("local: {lora: {targets: [1]}}", "local.lora.targets.0: must be text"),
         ("local: {full: true, quantize: 4bit}", "weights in 4bit cannot be trained"),
+        ("local: {quantize: 8bit, lora: {dora: true}}", "does not go with weights in 8bit"),
         ("local: {full: true, lora: {rank: 8}}", "local.full: stands beside `local.lora`"),
         ("local: {lora: {experts: true, dora: true}}", "local.lora.dora: experts have no rows"),
         ("local: {lora: {experts: true, dropout: 0.1}}", "dropout: is not possible on experts"),
