@@ -99,8 +99,8 @@ def plan(
 
     check_model(recipe)  # before the data are read
     dataset = prepare(recipe, folder=datasets, workers=workers, progress=progress)
-    speed = _measured_speed(recipe, folder)
-    return make_plan(recipe, dataset, memory=memory, speed=speed, progress=progress)
+    speed, cost = _measured_speed(recipe, folder), _told_cost(recipe, dataset, folder)
+    return make_plan(recipe, dataset, memory=memory, speed=speed, cost=cost, progress=progress)
 
 
 def run(
@@ -272,6 +272,15 @@ def _measured_speed(recipe: Recipe, folder: Path) -> float | None:
         if speed := runs.measure_speed(lines):
             return speed["tokens_per_second"]
     return None
+
+
+def _told_cost(recipe: Recipe, dataset: corpus.Dataset, folder: Path) -> str | None:
+    """Return what the service said that a job of this recipe and data costs, if there was one."""
+    found = runs.find_identity(runs.identify(recipe, dataset.digest), folder)
+    told = found.state.get("cost") if found is not None else None
+    if found is None or not told or told["amount"] is None:
+        return None
+    return f"{told['amount']:g} {told['currency']} (job {found.state['job']})"
 
 
 def _backend(recipe: Recipe, **options: Any) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from finetune.catalog.devices import find_peak
 from finetune.catalog.models import LICENCES, MODELS, Licence, Model
-from finetune.catalog.platform import HOST, LIMITS, MONEY, STEP_TOKENS_SEEN, Fact
+from finetune.catalog.platform import HOST, LIMITS, MONEY, PRIVACY, STEP_TOKENS_SEEN, Fact
 from finetune.catalog.shape import Shape, find_obstacle, read_context, read_shape
 from finetune.catalog.tokenizers import SHIPPED, STAND_INS, shipped_file
 from finetune.text import did_you_mean
@@ -22,6 +22,7 @@ __all__ = [
     "LIMITS",
     "MODELS",
     "MONEY",
+    "PRIVACY",
     "SHIPPED",
     "STAND_INS",
     "STEP_TOKENS_SEEN",

@@ -58,6 +58,26 @@ MONEY: dict[str, Fact] = {
     ),
 }
 
+PRIVACY: tuple[Fact, ...] = (
+    Fact(None, "", "api.mistral.ai commits to no location of the data", _DOCS, "2026-08-21"),
+    Fact(
+        None,
+        "",
+        "the hosts of one region, such as api.eu.mistral.ai, take no files: no fine-tuning there",
+        _DOCS,
+        "2026-08-21",
+    ),
+    Fact(30, "days", "uploaded files are kept, unless deleted", _DOCS, "2026-08-21"),
+    Fact(None, "", "zero data retention never covers files", _DOCS, "2026-08-21"),
+    Fact(
+        None,
+        "",
+        "that Mistral may train on your data is a setting of its own, to be switched off there",
+        _DOCS,
+        "2026-08-21",
+    ),
+)
+
 # Tokens of one optimizer step as seen in published jobs; the service decides, and says so only
 # when it has validated a job.
 STEP_TOKENS_SEEN: tuple[int, ...] = (65_536, 131_072)

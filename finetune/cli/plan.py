@@ -144,7 +144,8 @@ def _show_outside(console: Console, plan: Plan) -> None:
     cost = plan.cost
     if cost is None:
         return
-    console.show(f"cost         unknown until {cost.model} has validated the job")
+    told = cost.told or f"unknown until {cost.model} has validated the job"
+    console.show(f"cost         {told}")
     for tokens, steps in cost.steps.items():
         console.show(f"  {plural(steps, 'step')} if a step is {tokens:,} tokens there")
     for fact in cost.facts:

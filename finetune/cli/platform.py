@@ -91,7 +91,7 @@ def backup(folder: Path, *, client: Client, console: Console) -> None:
     console.say("weights of tuned models cannot be fetched: the API has no call for them")
     for failure in saved.failures:
         console.say(f"not saved: {failure}", style="yellow")
-    console.next("finetune recipes import JOB.json")
+    console.next("finetune platform jobs list")
     if saved.failures:
         raise click.exceptions.Exit(5)
 
@@ -123,7 +123,7 @@ def list_jobs(*, client: Client, console: Console, mine: bool, **filters: str | 
 def show_job(job: str, *, client: Client, console: Console) -> None:
     """Show a job with its events and checkpoints."""
     _show_job(console, client.get_job(job))
-    console.next(f"finetune recipes import JOB.json  (after `platform jobs show {job} --json`)")
+    console.next("finetune platform jobs list")
 
 
 @jobs.command("start")

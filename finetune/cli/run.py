@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from finetune.cli.options import (
     yes_option,
 )
 from finetune.text import duration, sparkline
+
+if TYPE_CHECKING:
+    from finetune.runs import Run
 
 
 @click.command("run")
@@ -45,7 +48,7 @@ def command(
     The same command again goes on where it was interrupted, and says so when there is nothing
     left to do.
     """
-    from finetune import pipeline, runs
+    from finetune import pipeline
     from finetune.recipe import load_recipe
 
     started = dt.datetime.now(dt.UTC)
@@ -72,14 +75,7 @@ def command(
         }
     )
     console.name(run.folder)
-    losses = [line["loss"] for line in run.metrics() if "loss" in line]
-    if losses:
-        console.show(f"loss    {sparkline(losses)}  {losses[0]:.3f} → {losses[-1]:.3f}")
-    show_measures(console, evaluation)
-    if state.get("speed"):
-        console.show(f"speed   {runs.describe_speed(state['speed'])}")
-    console.show(f"run     {run.folder}")
-    console.show(f"report  {run.folder / 'report.html'}")
+    _show_run(console, run)
     if state["updated"] < started.isoformat(timespec="seconds"):
         console.say("done before: nothing left to do; `--fresh` starts over", style="green")
     else:
@@ -87,6 +83,23 @@ def command(
         console.say(f"done in {duration(passed.total_seconds())}", style="green")
     verb = "classify" if loaded.method == "classifier" else "chat"
     console.next(f"finetune {verb} {run.folder.name}")
+
+
+def _show_run(console: Console, run: Run) -> None:
+    from finetune.runs import describe_speed
+
+    losses = [line["loss"] for line in run.metrics() if "loss" in line]
+    if losses:
+        console.show(f"loss    {sparkline(losses)}  {losses[0]:.3f} → {losses[-1]:.3f}")
+    show_measures(console, run.evaluation())
+    for event in run.events():
+        if event["event"] == "unmeasured":
+            what = event.get("model", "the tuned model")
+            console.say(f"not measured: {what}: {event['reason']}", style="yellow")
+    if run.state.get("speed"):
+        console.show(f"speed   {describe_speed(run.state['speed'])}")
+    console.show(f"run     {run.folder}")
+    console.show(f"report  {run.folder / 'report.html'}")
 
 
 def show_measures(console: Console, evaluation: dict[str, Any] | None) -> None:

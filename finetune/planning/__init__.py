@@ -35,7 +35,7 @@ from finetune.planning.counting import Counting, SourceCount, add_up, count_data
 from finetune.planning.gpus import name_gpus, name_least
 from finetune.planning.place import Place, check_model
 from finetune.planning.problems import find_crowd, list_problems
-from finetune.planning.service import Cost, Upload, plan_upload
+from finetune.planning.service import Cost, Upload, name_host, plan_upload
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.recipe.tree import ClassifierTarget
@@ -166,6 +166,7 @@ def make_plan(
     memory: int | None = None,
     device: Device | None = None,
     speed: float | None = None,
+    cost: str | None = None,
     environment: Mapping[str, str] = environ,
     progress: Progress = silent,
 ) -> Plan:
@@ -177,6 +178,7 @@ def make_plan(
         memory: Plan for a GPU with so many bytes, instead of for this machine.
         device: Plan for this device, instead of for this machine's own.
         speed: Tokens a second measured with this model on this machine.
+        cost: What a validated job of this recipe and data costs, where there is one.
         environment: Where `HF_TOKEN` is looked for.
         progress: Told of the records counted.
 
@@ -194,7 +196,7 @@ def make_plan(
     if not counting.lengths:
         raise DataError("no sample is left to train on", file=str(dataset.folder))
     plan = _Bill(recipe, dataset, place, counting, environment).make(
-        _describe(memory) if memory else device or find_device(), speed
+        _describe(memory) if memory else device or find_device(), speed, cost
     )
     if memory is None and device is None and plan.backend == "local":
         plan.notes += find_crowd(recipe.local.launch)
@@ -216,7 +218,7 @@ class _Bill:
         self.counting, self.environment = counting, environment
         self.local = recipe.backend == "local"
 
-    def make(self, device: Device, speed: float | None) -> Plan:
+    def make(self, device: Device, speed: float | None, told: str | None) -> Plan:
         recipe, counting = self.recipe, self.counting
         total = add_up(counting.sources)
         steps = epochs = seen = None
@@ -230,7 +232,7 @@ class _Bill:
         uploads, cost = (
             ([], None)
             if self.local
-            else plan_upload(recipe, self.dataset, self.place.model, total.tokens)
+            else plan_upload(recipe, self.dataset, self.place.model, total.tokens, told)
         )
         memory = self._memory(device, total) if self.local else None
         return Plan(
@@ -353,7 +355,9 @@ class _Bill:
                 f"{plural(total.too_long, 'sample')} longer than `training.seq_len`: what the "
                 "service does with them is not documented"
             )
-        if not self.local:
+        if not self.local and name_host(self.recipe)[1]:
+            notes.append("the service is on this machine: the data do not leave it")
+        elif not self.local:
             allows = self.recipe.egress.personal_data
             egress = judge_egress(allows, self.dataset.manifest.get("privacy"))
             verb = "allows" if egress.allowed else "does not allow"

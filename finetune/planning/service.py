@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from finetune.backends.local.schedule import DEFAULT_EPOCHS
-from finetune.catalog import HOST, LIMITS, MONEY, STEP_TOKENS_SEEN, Fact, Model
+from finetune.backends.platform.access import EMBEDDED, read_address
+from finetune.backends.platform.jobs import name_model
+from finetune.backends.platform.uploads import Part, list_parts, validation_limit
+from finetune.catalog import LIMITS, MONEY, PRIVACY, STEP_TOKENS_SEEN, Fact, Model
 from finetune.corpus import Dataset
-from finetune.corpus.prefix import read_prefix
-from finetune.errors import RecipeError
 from finetune.recipe import Recipe
 from finetune.text import plural, size
 
@@ -25,7 +26,8 @@ class Cost(msgspec.Struct):
     """Money: the service names the price of a job only when it has validated it.
 
     Attributes:
-        known: Always False before validation.
+        known: A job of this recipe and data has been validated.
+        told: What it costs, as the service said.
         model: The model's name there.
         minimum_usd: Fee of the smallest job.
         storage_usd_month: Storage of the tuned model.
@@ -36,6 +38,7 @@ class Cost(msgspec.Struct):
     """
 
     known: bool
+    told: str | None
     model: str
     minimum_usd: float | None
     storage_usd_month: float | None
@@ -46,7 +49,11 @@ class Cost(msgspec.Struct):
 
 
 def plan_upload(
-    recipe: Recipe, dataset: Dataset, model: Model | None, tokens: int
+    recipe: Recipe,
+    dataset: Dataset,
+    model: Model | None,
+    tokens: int,
+    told: str | None = None,
 ) -> tuple[list[Upload], Cost]:
     """Return what a job would upload, and what is known of its cost.
 
@@ -55,35 +62,46 @@ def plan_upload(
         dataset: Its dataset; evaluation records never leave.
         model: The catalog's row of its model.
         tokens: Tokens of the training data, once.
+        told: What a validated job of this recipe and data costs, where there is one.
 
     Raises:
         RecipeError: The model has no name there.
     """
-    name = recipe.platform.model or (model.platform if model else None)
-    if name is None:
-        raise RecipeError(
-            f"model: La Plateforme has no name for `{recipe.model}` that is known here",
-            hint="set `platform.model`, or use `--backend local`",
-        )
-    train = [Upload(f.path.name, f.path.stat().st_size, HOST) for f in dataset.train]
-    validation, warnings = _plan_validation(dataset, sum(one.size_bytes for one in train))
+    name = name_model(recipe)
+    host, here = name_host(recipe)
+    parts = list_parts(dataset)
+    uploads = [Upload(part.path.name, part.size, host) for part in parts]
+    warnings = _warn(dataset, parts)
     epochs = recipe.training.epochs or DEFAULT_EPOCHS
-    facts = [_tell(fact) for fact in MONEY.values()]
+    facts = [] if here else [_tell(fact) for fact in (*MONEY.values(), *PRIVACY)]
     if model is not None and model.retired:
         facts.append(f"`{name}` was announced to retire on {model.retired} ({model.date})")
     cost = Cost(
-        known=False,
+        known=told is not None,
+        told=told,
         model=name,
-        minimum_usd=MONEY["minimum"].value,
-        storage_usd_month=MONEY["storage"].value,
+        minimum_usd=None if here else MONEY["minimum"].value,
+        storage_usd_month=None if here else MONEY["storage"].value,
         max_cost=recipe.platform.max_cost,
         steps={step: max(1, round(epochs * tokens / step)) for step in STEP_TOKENS_SEEN}
         if recipe.training.steps is None
         else {},
         facts=facts,
-        warnings=[*_warn(train), *warnings],
+        warnings=warnings,
     )
-    return [*train, *validation], cost
+    return uploads, cost
+
+
+def name_host(recipe: Recipe) -> tuple[str, bool]:
+    """Return where a job would be, and whether that is this machine.
+
+    Raises:
+        RecipeError: `platform.host` is no address.
+    """
+    if recipe.platform.host == EMBEDDED:
+        return "this machine", True
+    address = read_address(recipe.platform.host)
+    return address.host, address.local
 
 
 def _tell(fact: Fact) -> str:
@@ -91,34 +109,23 @@ def _tell(fact: Fact) -> str:
     return f"{fact.text}{value} ({fact.source}, {fact.date})"
 
 
-def _warn(train: list[Upload]) -> list[str]:
-    largest = LIMITS["training_file"].value or 0
-    return [
-        f"{upload.file}: {size(upload.size_bytes)}, at most {size(largest)}"
-        for upload in train
-        if upload.size_bytes > largest
-    ]
-
-
-def _plan_validation(dataset: Dataset, trained: int) -> tuple[list[Upload], list[str]]:
-    """Return the upload of the validation data, and a warning where not all of them go.
-
-    Args:
-        dataset: The dataset.
-        trained: Bytes of its training data.
-    """
-    path = dataset.validation
-    if path is None:
-        return [], []
-    share = (LIMITS["validation_share"].value or 0) * trained
-    limit = int(min(LIMITS["validation_bytes"].value or 0, share))
-    sizes = [len(line) for line in read_prefix(path, limit)]
+def _warn(dataset: Dataset, parts: list[Part]) -> list[str]:
+    """Return what of the data is split, and what of the validation data does not go."""
     warnings = []
-    if sum(sizes) < path.stat().st_size:
+    for file in dataset.train:
+        pieces = sum(part.path == file.path for part in parts)
+        if pieces > 1:
+            largest = size(LIMITS["training_file"].value or 0)
+            warnings.append(f"{file.path.name}: goes as {pieces} files of at most {largest}")
+    path = dataset.validation
+    sent = sum(part.size for part in parts if part.weight is None)
+    if path is not None and sent < path.stat().st_size:
+        goes = sum(len(part.lines) for part in parts if part.weight is None)
         of = dataset.manifest["files"][path.name]["records"]
+        limit = validation_limit(sum(part.size for part in parts if part.weight is not None))
         warnings.append(
-            f"validation data: {plural(len(sizes), 'record')} of {of:,} would be uploaded, those of"
+            f"validation data: {plural(goes, 'record')} of {of:,} would be uploaded, those of"
             f" lowest hash: documented to be at most {size(limit)} (1 MB or 5 % of the training"
             " data)"
         )
-    return [Upload(path.name, sum(sizes), HOST)] if sizes else [], warnings
+    return warnings

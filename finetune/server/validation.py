@@ -197,13 +197,17 @@ def _unfit(file: Input, line: int, fact: str) -> Unfit:
 def _plan(order: Order, method: str, folder: Path, root: Path, skipped: int) -> Verdict:
     path = folder / "recipe.yaml"
     recipe = _write_recipe(order, method)
+    seq_len = recipe["training"]["seq_len"]
     write_atomic(path, to_json(recipe, indent=True))
     loaded = load_recipe(path)
     plan = pipeline.plan(loaded, folder=root / "runs", datasets=root / "datasets")
     targets = fill_targets(loaded, Dataset.load(plan.dataset)).training.classifier_targets
-    if plan.problems:
-        faults = [Fault(problem) for problem in plan.problems]
-        raise Unfit(faults, "; ".join(plan.problems))
+    dropped = sum(source.dropped for source in plan.sources)
+    problems = list(plan.problems)
+    if skipped + dropped > order.skip * (plan.records + skipped):
+        problems.append(f"{dropped:,} of {plan.records:,} samples are longer than {seq_len} tokens")
+    if problems:
+        raise Unfit([Fault(problem) for problem in problems], "; ".join(problems))
     steps = plan.steps or 0
     if "save_every" not in recipe["local"]:  # a checkpoint each tenth, 10 steps apart at least
         recipe["local"]["save_every"] = spacing(steps)
@@ -215,8 +219,8 @@ def _plan(order: Order, method: str, folder: Path, root: Path, skipped: int) -> 
         tokens_seen=plan.tokens_seen or 0,
         data_tokens=plan.tokens,
         seconds=plan.seconds,
-        seq_len=recipe["training"]["seq_len"],
-        skipped=skipped,
+        seq_len=seq_len,
+        skipped=skipped + dropped,
         targets=[target.model_dump(mode="json") for target in targets],
     )
 
@@ -255,6 +259,7 @@ def _write_recipe(order: Order, method: str) -> dict[str, Any]:
             "validation": [{"path": f.path, **source} for f in order.validation] or 0.0,
             "clean": {"deduplicate": "off"},
             "max_rejected": order.skip,
+            "too_long": "drop" if order.skip else "error",
         },
         "training": training,
         "evaluation": {"measure": False},

@@ -26,6 +26,7 @@ def test_every_command_has_a_schema_of_its_document(name):
         ("prepare", [QUICKSTART], 0),
         ("plan", [QUICKSTART], 0),
         ("plan", [QUICKSTART.with_name("laplateforme.yaml")], 0),
+        ("plan", [QUICKSTART.with_name("platform-demo.yaml")], 0),
         ("plan", [QUICKSTART.with_name("ministral-3-8b-24gb.yaml"), "--memory", "24"], 0),
         ("launch", [QUICKSTART, "--to", "slurm"], 0),
         ("doctor", [], 0),

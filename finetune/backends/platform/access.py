@@ -158,6 +158,6 @@ def _ask_keyring(host: str) -> str | None:
 
 def _is_here(name: str) -> bool:
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return "%" not in name and ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name == "localhost"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import subprocess
 import sys
 import threading
@@ -11,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from finetune.backends.platform.access import Key
+from finetune.backends.platform.jobs import name_model
 from finetune.errors import PlatformError
+from finetune.files import to_json, write_atomic
 from finetune.runs import Run
 
 _READY = 60.0  # seconds until it must have said where it is
@@ -24,17 +27,20 @@ def serve(
 ) -> Iterator[tuple[str, Key]]:
     """Start a server for a run; give its address and a key, and end it afterwards.
 
-    Its folder is `server/` in the run's own, so that it goes on with its jobs when it is started
-    again.
+    It trains as the recipe's `local` section says. Its folder is `server/` in the run's own: it
+    goes on with its jobs when it is started again.
 
     Raises:
         PlatformError: It does not start.
     """
-    folder = run.folder / "server"
+    folder, names = run.folder / "server", run.folder / "server.yaml"
     python = [sys.executable, *command]
+    recipe = run.recipe
+    weights = {"model": recipe.model, "local": recipe.settings["local"]}
+    write_atomic(names, to_json({name_model(recipe): weights}, indent=True))  # JSON is YAML
     with open(run.folder / "server.log", "ab") as log:
         process = subprocess.Popen(
-            [*python, "--port", "0", "--folder", str(folder), "--json"],
+            [*python, "--port", "0", "--folder", str(folder), "--models", str(names), "--json"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -60,12 +66,15 @@ def _read_url(process: subprocess.Popen[bytes], run: Run) -> str:
 
 
 def _make_key(python: Sequence[str], folder: Path, run: Run) -> Key:
-    done = subprocess.run(
-        [*python, "keys", "create", run.folder.name[-40:], "--folder", str(folder), "--json"],
-        capture_output=True,
-        check=False,
-        timeout=_READY,
-    )
+    name = f"run-{secrets.token_hex(4)}"
+    with open(run.folder / "server.log", "ab") as log:
+        done = subprocess.run(
+            [*python, "keys", "create", name, "--folder", str(folder), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            check=False,
+            timeout=_READY,
+        )
     try:
         return Key(str(json.loads(done.stdout)["key"]), "the embedded server")
     except (ValueError, KeyError, TypeError):

@@ -88,6 +88,10 @@ def make_body(
             for one in recipe.platform.repositories
         ]
         or None,
+        "classifier_targets": [
+            one.model_dump(exclude_none=True) for one in recipe.training.classifier_targets
+        ]
+        or None,
     }
     return {key: value for key, value in body.items() if value is not None}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shlex
 
 from finetune.backends.platform.api import Client
 from finetune.backends.platform.jobs import name_model
 from finetune.backends.platform.replies import Card
 from finetune.backends.platform.retry import Refused
+from finetune.catalog import LICENCES, MODELS, Model, find_model
 from finetune.errors import PlatformError
 from finetune.recipe import Recipe
 from finetune.text import safe
@@ -39,6 +41,8 @@ def probe(client: Client, recipe: Recipe | None = None) -> list[Card]:
         if own and not any(card.can_be_tuned for card in own):
             known = ", ".join(safe(card.id, 60) for card in tunable[:8])
             raise refuse(recipe, f"{host}: `{safe(name)}` cannot be tuned; these can: {known}")
+        if not own:
+            _refuse_retired(client, recipe)
     try:
         client.probe_jobs()
     except Refused as error:
@@ -46,6 +50,30 @@ def probe(client: Client, recipe: Recipe | None = None) -> list[Card]:
             raise refuse(recipe, f"{error.message}: jobs are not offered") from None
         raise
     return tunable
+
+
+def _refuse_retired(client: Client, recipe: Recipe) -> None:
+    """Refuse a model that the service does not list and that was announced to be retired by now."""
+    model = find_model(recipe.model)
+    today = dt.datetime.fromtimestamp(client.wall(), dt.UTC).date().isoformat()
+    if not client.address.own or model is None or not model.retired or model.retired > today:
+        return
+    near = find_nearest(model)
+    licence = LICENCES[near.licence]
+    raise refuse(
+        recipe,
+        f"{client.address.host}: `{name_model(recipe)}` is not listed, and was announced to retire"
+        f" on {model.retired} ({model.date}); the nearest open weights are `{near.name}`"
+        f" ({licence.name}: {licence.note})",
+    )
+
+
+def find_nearest(model: Model) -> Model:
+    """Return the model with open weights that is nearest to one: itself, or one of its size."""
+    if model.hub_id is not None:
+        return model
+    free = [m for m in MODELS if m.hub_id and not m.fp8 and LICENCES[m.licence].commercial]
+    return min(free, key=lambda other: abs(other.billions - model.billions))
 
 
 def is_no_access(error: Refused) -> bool:
