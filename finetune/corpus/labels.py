@@ -95,7 +95,7 @@ def count_labels(dataset: Dataset, target: ClassifierTarget) -> tuple[list[int],
     counts: Counter[str] = Counter()
     records = 0
     for file in dataset.train:
-        for _, record in _read_records(file.path):
+        for _, record in read_labelled_records(file.path):
             if target.name in record.labels:
                 records += 1
                 counts.update(set(labels_of(record, target.name)))
@@ -112,7 +112,7 @@ def _read(dataset: Dataset, given: dict[str, ClassifierTarget]) -> dict[str, _Fo
     found: dict[str, _Found] = {}
     held_out = [path for path in (dataset.validation, dataset.evaluation) if path]
     for path in [*(file.path for file in dataset.train), *held_out]:
-        for line, record in _read_records(path):
+        for line, record in read_labelled_records(path):
             for name in record.labels:
                 place = _Place(path, line, name)
                 kind = "single_class" if isinstance(record.labels[name], str) else "multi_class"
@@ -188,7 +188,12 @@ def _fill(given: ClassifierTarget | None, name: str, found: dict[str, _Found]) -
     )
 
 
-def _read_records(path: Path) -> Iterator[tuple[int, ClassifierRecord]]:
+def read_labelled_records(path: Path) -> Iterator[tuple[int, ClassifierRecord]]:
+    """Yield the records of a classifier's file with their lines.
+
+    Raises:
+        DataError: A line is no such record.
+    """
     with open_bytes(path) as file:
         for line in read_lines(file):
             try:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec import to_builtins
+
 from finetune.backends.local.classifier import Classifier, Scores
+from finetune.backends.platform.api import Client
 from finetune.corpus import Dataset
-from finetune.corpus.labels import count_labels, labels_of
-from finetune.errors import DataError, RunError, UsageError
+from finetune.corpus.labels import (
+    count_labels,
+    fill_targets,
+    labels_of,
+    read_labelled_records,
+)
+from finetune.errors import DataError, PlatformError, RunError, UsageError
 from finetune.evaluation.labels import TargetFigures, grade
-from finetune.files import AtomicFile, open_bytes, read_lines, to_json, write_atomic
+from finetune.files import AtomicFile, to_json, write_atomic
 from finetune.progress import Progress, silent
 from finetune.recipe.tree import ClassifierTarget
-from finetune.records import ClassifierRecord, decode
+from finetune.records import ClassifierRecord
 from finetune.runs import Run, find_run
 
 BASELINE = "base: how often each label stands in the training data, whatever the text says"
+_AT_ONCE = 16  # records of one request
 
 
 class Question(NamedTuple):
@@ -34,6 +44,7 @@ def evaluate_classifier(
     *,
     facts: Mapping[str, Any],
     against: str | None = None,
+    service: Client | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure a run's classifier and write `evaluation.json` and `predictions.jsonl`.
@@ -44,6 +55,7 @@ def evaluate_classifier(
         path: The held-out records.
         facts: What the document says besides.
         against: Another run's classifier to measure beside it.
+        service: Where the run's classifier is, if it is on the platform.
         progress: Told about the work.
 
     Returns:
@@ -54,18 +66,18 @@ def evaluate_classifier(
         UsageError: `against` is no run with a classifier of the same targets.
         DataError: A record is longer than `training.seq_len`, and `data.too_long` is `error`.
         RunError: No record is left.
+        PlatformError: The service does not answer, or not with scores of the run's labels.
     """
-    classifier = Classifier(run.recipe, run.adapter, progress=progress)
-    targets = classifier.head.targets
-    strict = run.recipe.data.too_long == "error"
-    questions, ids, too_long = _read(path, classifier, strict=strict)
-    sides = {
-        "base": [_frequencies(dataset, targets)] * len(questions),
-        "tuned": classifier.classify(ids, progress=progress),
-    }
+    recipe = fill_targets(run.recipe, dataset)
+    targets = recipe.training.classifier_targets
+    if service is None:
+        questions, tuned, too_long = _ask_here(run, path, progress)
+    else:
+        questions, too_long = [Question(*row) for row in read_labelled_records(path)], 0
+        tuned = _ask_there(service, str(run.model), targets, questions, progress)
+    sides = {"base": [_frequencies(dataset, targets)] * len(questions), "tuned": tuned}
     named = {}
     if against is not None:
-        del classifier  # one model is held at a time
         named["against_name"], sides["against"] = _ask(run, against, targets, questions, progress)
     document = {"records": len(questions), **facts, "too_long": too_long, **named}
     document |= _grade(targets, questions, sides, run.recipe.seed)
@@ -76,26 +88,61 @@ def evaluate_classifier(
     return document
 
 
-def _read(
-    path: Path, classifier: Classifier, *, strict: bool
-) -> tuple[list[Question], list[list[int]], int]:
-    """Return the records with their ids, and how many are too long."""
+def _ask_here(run: Run, path: Path, progress: Progress) -> tuple[list[Question], list[Scores], int]:
+    """Return the records, what the run's classifier says of them, and how many are too long."""
+    classifier = Classifier(run.recipe, run.adapter, progress=progress)
     questions, ids, too_long = [], [], 0
-    with open_bytes(path) as file:
-        for line in read_lines(file):
-            record = decode("classifier", line.data or b"")
-            assert isinstance(record, ClassifierRecord)  # noqa: S101 (the kind that was asked for)
-            try:
-                ids.append(classifier.encode(record))
-            except DataError as error:
-                if strict or error.rule != "too-long":
-                    raise error.at(path.name, line.number) from None
-                too_long += 1
-            else:
-                questions.append(Question(line.number, record))
+    for line, record in read_labelled_records(path):
+        try:
+            ids.append(classifier.encode(record))
+        except DataError as error:
+            if run.recipe.data.too_long == "error" or error.rule != "too-long":
+                raise error.at(path.name, line) from None
+            too_long += 1
+        else:
+            questions.append(Question(line, record))
     if not questions:
         raise RunError(f"{path}: holds no record to measure on")
-    return questions, ids, too_long
+    return questions, classifier.classify(ids, progress=progress), too_long
+
+
+def _ask_there(
+    service: Client,
+    model: str,
+    targets: Sequence[ClassifierTarget],
+    questions: Sequence[Question],
+    progress: Progress,
+) -> list[Scores]:
+    """Return what a classifier on the platform says, asked some records at a time."""
+    scores: list[Scores] = []
+    records = [question.record for question in questions]
+    for chat, group in itertools.groupby(records, lambda one: not isinstance(one.text, str)):
+        asked = [{"messages": to_builtins(one.messages)} if chat else one.text for one in group]
+        for start in range(0, len(asked), _AT_ONCE):
+            part = asked[start : start + _AT_ONCE]
+            reply = service.classify({"model": model, "input": part}, chat=chat)
+            found = _read_scores(reply, targets)
+            if len(found) != len(part):
+                raise PlatformError(f"{model}: gave no score for each label of each text")
+            scores += found
+            progress("ask tuned", len(scores), len(records))
+    return scores
+
+
+def _read_scores(reply: Mapping[str, Any], targets: Sequence[ClassifierTarget]) -> list[Scores]:
+    """Return the scores of a reply, none where it has not one for each label."""
+    try:
+        return [
+            {
+                target.name: {
+                    label: float(one[target.name]["scores"][label]) for label in target.labels
+                }
+                for target in targets
+            }
+            for one in reply["results"]
+        ]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _frequencies(dataset: Dataset, targets: Sequence[ClassifierTarget]) -> Scores:

@@ -73,7 +73,7 @@ def evaluate(
         raise RunError(f"{run.folder}: has no tuned model", hint="`finetune run` makes it")
     recipe, dataset = run.recipe, Dataset.load(run.dataset)
     if recipe.method == "classifier":
-        return _evaluate_classifier(run, dataset, against, progress)
+        return _evaluate_classifier(run, dataset, against, service, progress)
     split, path = _held_out(dataset)
     bench = open_judge(recipe, dataset.manifest, key=judge_key)
     elsewhere, rival = read_elsewhere(against), None
@@ -101,12 +101,14 @@ def evaluate(
 
 
 def _evaluate_classifier(
-    run: Run, dataset: Dataset, against: str | None, progress: Progress
+    run: Run, dataset: Dataset, against: str | None, service: Client | None, progress: Progress
 ) -> dict[str, Any]:
     split, path = _held_out(dataset)
     note = "; ".join([*([] if split == "evaluation" else [_ON_VALIDATION]), BASELINE])
     facts = {"split": split, "note": note}
-    return evaluate_classifier(run, dataset, path, facts=facts, against=against, progress=progress)
+    return evaluate_classifier(
+        run, dataset, path, facts=facts, against=against, service=service, progress=progress
+    )
 
 
 def _grade(exam: Exam, outcomes: Outcomes) -> dict[str, Any]:
