@@ -181,6 +181,8 @@ def _find_launch_fault(recipe: Recipe) -> str | None:
         return f"`{launch.strategy}` shares among processes, and there is one"
     if recipe.local.full:
         return f"`{launch.strategy}` does not go with `local.full`; `ddp` does"
+    if recipe.method == "classifier":
+        return f"`{launch.strategy}` does not go with `method: classifier`; `ddp` does"
     if recipe.local.quantize != "none":
         return f"`{launch.strategy}` does not go with `local.quantize`; `ddp` does"
     if recipe.method == "classifier" and launch.strategy == "fsdp":

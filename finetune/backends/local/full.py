@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,9 @@ def load_weights(model: Any, folder: Path) -> None:
             tensor.copy_(found.pop(name))
 
 
-def save_model(model: Any, base: Path, folder: Path, card: str) -> None:
+def save_model(
+    model: Any, base: Path, folder: Path, card: str, weights: Mapping[str, Any] | None = None
+) -> None:
     """Write a tuned model as a checkpoint of its own, replacing an older one.
 
     Args:
@@ -78,6 +81,7 @@ def save_model(model: Any, base: Path, folder: Path, card: str) -> None:
         base: The base's folder: config, tokenizer and licence are taken from it as they are.
         folder: Gets `model*.safetensors`, what comes along from the base, and `README.md`.
         card: The card's text.
+        weights: All weights by name, where the model holds shards of them.
 
     Raises:
         TrainingError: A weight is too large for the base's numbers.
@@ -85,13 +89,15 @@ def save_model(model: Any, base: Path, folder: Path, card: str) -> None:
     import torch
 
     numbers = read_numbers(base)
-    for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(numbers)
-        if not torch.isfinite(parameter.data).all():
+    rounded = {}
+    for name, tensor in (weights or dict(model.named_parameters())).items():
+        tensor.data = rounded[name] = tensor.data.to(numbers)
+        if not torch.isfinite(tensor.data).all():
             raise TrainingError(f"`{name}`: holds numbers too large for {numbers}")
     with replacing(folder) as new:
         with quiet():
-            model.save_pretrained(new, max_shard_size="5GB")
+            held = rounded if weights is not None else None
+            model.save_pretrained(new, max_shard_size="5GB", state_dict=held)
         for pattern in COMPANIONS:
             for file in sorted(base.glob(pattern)):
                 if file.name not in {"digests.json", "model.safetensors.index.json"}:

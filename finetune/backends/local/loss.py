@@ -6,12 +6,13 @@ spot and dropped, so that memory does not grow with the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 CHUNK = 512  # positions whose logits exist at once
+_Result = TypeVar("_Result")
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -168,5 +169,25 @@ def _select(model: Any, batch: dict[str, Any], output: Any) -> torch.Tensor:
 
 
 def _score(model: Any, batch: dict[str, Any], states: torch.Tensor) -> torch.Tensor:
-    head = model.get_output_embeddings().weight
-    return head_loss(states, head, batch["targets"], batch["weights"])
+    def score(head: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        return head_loss(states, head, batch["targets"], batch["weights"])
+
+    return with_head(model, score, states)
+
+
+def with_head(model: Any, function: Callable[..., _Result], *tensors: torch.Tensor) -> _Result:
+    """Return what a function makes of the output layer's weight and of tensors.
+
+    Where ranks hold shards of the weight, they are gathered for a call of the layer alone: the
+    function runs in the place of its forward.
+    """
+    head = model.get_output_embeddings()
+    if not hasattr(head, "unshard"):
+        return function(head.weight, *tensors)
+    from trl.models.utils import _ForwardRedirection
+
+    def call(*inputs: torch.Tensor) -> _Result:
+        return function(head.weight, *inputs)
+
+    result: _Result = _ForwardRedirection()(head, head, call, *tensors)
+    return result

@@ -70,11 +70,12 @@ def sum_log_probs(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     """
     import torch
 
-    from finetune.backends.local.loss import head_losses, trained_states
+    from finetune.backends.local.loss import head_losses, trained_states, with_head
 
-    hidden = trained_states(model, batch)
-    head = model.get_output_embeddings().weight
-    losses = head_losses(hidden, head, batch["targets"])
+    def score(head: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        return head_losses(hidden, head, batch["targets"])
+
+    losses = with_head(model, score, trained_states(model, batch))
     if batch["weights"] is not None:
         losses = losses * batch["weights"]
     return -torch.stack([part.sum() for part in torch.split(losses, batch["counts"])])

@@ -163,7 +163,7 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
             save_weights(self.model, Path(folder))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if hasattr(self.model, "peft_config"):
+        if hasattr(self.model, "peft_config") or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             self._task.load(model or self.model, Path(resume_from_checkpoint))
         else:
@@ -300,7 +300,7 @@ def configure(recipe: Recipe, steps: int, *, folder: Path, bf16: bool) -> SFTCon
         bf16: Whether to compute in bfloat16.
     """
     training, local = recipe.training, recipe.local
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=1,  # one item is one step
         gradient_accumulation_steps=1,
@@ -330,3 +330,5 @@ def configure(recipe: Recipe, steps: int, *, folder: Path, bf16: bool) -> SFTCon
         # With frozen experts off; otherwise the model's own coefficient, which the loss applies.
         router_aux_loss_coef=None if local.lora.experts or local.full else 0.0,
     )
+    arguments._n_gpu = 1  # noqa: SLF001 (a process has one GPU; with more, it would take them all)
+    return arguments

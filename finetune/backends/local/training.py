@@ -86,11 +86,11 @@ def tune(
         progress=progress,
         ranks=ranks,
     )
-    weights = gather_trained(model) if recipe.local.launch.strategy == "fsdp" else None
+    weights = gather_weights(model) if recipe.local.launch.strategy == "fsdp" else None
     if ranks.first:
         card = describe_tuned(recipe, dataset, steps, groups, run.metrics())
         if recipe.local.full:
-            save_model(model, folder, run.whole, card)
+            save_model(model, folder, run.whole, card, weights)
         else:
             save_adapter(model, run.adapter, card, weights, also=task.save)
 
@@ -114,9 +114,12 @@ def announce(
 
 def prepare(task: Task, folder: Path, recipe: Recipe, ranks: Ranks) -> Any:
     """Return the model that is trained: the base with what the method adds, or all of it."""
+    dtype: Dtype = recipe.local.dtype
+    if recipe.local.launch.strategy == "fsdp":  # it is loaded on the CPU, and computed elsewhere
+        dtype = choose_dtype(dtype, "cuda")
     if recipe.local.full:
-        return unfreeze(load_base(folder, recipe, ranks, dtype="float32"), recipe.local.dtype)
-    return task.prepare(load_base(folder, recipe, ranks, dtype=recipe.local.dtype), recipe)
+        return unfreeze(load_base(folder, recipe, ranks, dtype="float32"), dtype)
+    return task.prepare(load_base(folder, recipe, ranks, dtype=dtype), recipe)
 
 
 def load_base(folder: Path, recipe: Recipe, ranks: Ranks, *, dtype: Dtype) -> Any:
@@ -129,16 +132,20 @@ def load_base(folder: Path, recipe: Recipe, ranks: Ranks, *, dtype: Dtype) -> An
     if ranks.total > 1:
         device = f"cuda:{ranks.here}" if torch.cuda.is_available() else "cpu"
         if local.launch.strategy == "fsdp":
-            dtype, device = choose_dtype(dtype, device), "cpu"
+            device = "cpu"
     return load_model(folder, dtype=dtype, quantize=local.quantize, device=device)
 
 
-def gather_trained(model: Any) -> dict[str, Any]:
-    """Return the trained weights of a sharded model, whole; all ranks call it."""
-    trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+def gather_weights(model: Any) -> dict[str, Any]:
+    """Return the weights of a sharded model, whole: all where all are trained; every rank calls it.
+
+    Of an adapted model those of the adapter: its base is where it came from.
+    """
+    adapted = hasattr(model, "peft_config")
+    weights = ((n, p) for n, p in model.named_parameters() if p.requires_grad or not adapted)
     return {
-        name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().cpu()
-        for name, p in trained
+        name: (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach().cpu()
+        for name, weight in weights
     }
 
 
