@@ -231,7 +231,7 @@ def run_ours(folder: Path, samples: Samples, steps: int, clock: Clock) -> None:
 
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=find_dtype())
     model = add_adapter(base, recipe.local.lora)
-    packed = [pack(SimpleNamespace(**sample, weights=None)) for sample in samples]
+    packed = [pack(SimpleNamespace(**sample, weights=None, images=())) for sample in samples]
     plan = [
         Step([list(range(i * BATCH, (i + 1) * BATCH))], tokens, i + 1.0)
         for i, tokens in enumerate(clock.tokens)

@@ -25,6 +25,7 @@ from finetune.records import (
     decode,
 )
 from finetune.tokens import Sample, Tokenizer, cut_text, fit
+from finetune.tokens.images import find_image
 
 
 class Conversation(NamedTuple):
@@ -56,8 +57,9 @@ class Case(NamedTuple):
         number: Its line in the split's file, from 1.
         samples: What the loss is measured on.
         question: What comes before its last trained answer, or around the middle of a document;
-            None where the record was shortened to fit, so that nobody is asked what no longer
-            stands there, and for documents that are not trained as a middle to fill in.
+            None where it holds an image, where the record was shortened to fit, so that nobody is
+            asked what no longer stands there, and for documents that are not trained as a middle
+            to fill in.
         reference: That answer, or that middle.
         worse: What an answer that should not be given is, where the record has one.
     """
@@ -126,8 +128,8 @@ def _make_case(number: int, record: Record, tokenizer: Tokenizer, recipe: Recipe
         for index, message in enumerate(record.messages)
         if isinstance(message, AssistantMessage) and message.weight != 0
     ][-1]
-    whole = not fitted.dropped and not fitted.shortened
     before = record.messages[:last]
+    whole = not (fitted.dropped or fitted.shortened or find_image(before))
     question = Conversation(before, record.tools) if whole else None
     reference = read_reference(answer, before, record.tools)
     return Case(number, fitted.samples, question, reference)
@@ -156,7 +158,8 @@ def _make_comparison(
         return Case(number, [], None, Reference(Answer("")), fitted.samples)
     said = record.chosen if isinstance(record, PreferenceRecord) else record.completion
     answer = next(message for message in said if isinstance(message, AssistantMessage))
-    question = None if fitted.shortened else Conversation(record.prompt, record.tools)
+    whole = not (fitted.shortened or find_image(record.prompt))
+    question = Conversation(record.prompt, record.tools) if whole else None
     reference = read_reference(answer, record.prompt, record.tools)
     better = [sample for sample in fitted.samples if sample.side == 0]
     worse = [sample for sample in fitted.samples if sample.side == 1]

@@ -34,6 +34,7 @@ from finetune.records import (
     Tools,
     UserMessage,
 )
+from finetune.tokens.images import ImageEncoder, Picture
 
 OPEN, CLOSE = -1, -2  # around the tokens of an assistant message
 _FIRST_TEXT = -3  # text i has the handle _FIRST_TEXT - i
@@ -47,10 +48,12 @@ class Outline(NamedTuple):
     Attributes:
         marks: Control ids (0 and above), `OPEN`, `CLOSE`, and handles of texts.
         texts: The texts, in order; handle h belongs to `texts[text_index(h)]`.
+        pictures: The images, in order.
     """
 
     marks: list[int]
     texts: list[str]
+    pictures: list[Picture]
 
 
 def text_index(handle: int) -> int:
@@ -79,7 +82,12 @@ class Layout:
         self._handles = _Handles(encoder.tokenizer)
         marked: Any = type("Marked", (_Marked, type(encoder)), {})
         self._encoder: Any = marked.__new__(marked)  # its __init__ would ask for a Tekkenizer
-        vars(self._encoder).update(vars(encoder), tokenizer=self._handles)
+        own = getattr(encoder, "image_encoder", None)
+        self._images = ImageEncoder(own)
+        seen = mistral.version.value != "v1"  # whose encoder asserts that there is none
+        vars(self._encoder).update(
+            vars(encoder), tokenizer=self._handles, image_encoder=self._images if seen else None
+        )
         self._tools: dict[bytes, tuple[list[tool_calls.Tool], str]] = {}
         self._request: Any = ChatCompletionRequest[Any](messages=[])
 
@@ -94,19 +102,22 @@ class Layout:
             bare: The calls of the last answer carry no id, as Mistral trains them.
 
         Raises:
-            DataError: This version cannot encode it (`encoding`).
+            DataError: This version cannot encode it (`encoding`), or one of its images
+                (`image`).
         """
         request = self._request
         request.messages = _strip_ids(conversation) if bare else conversation
         request.tools = None if tools is UNSET else self._convert_tools(tools)[0]
         texts: list[str] = []
         self._handles.texts = texts
+        pictures: list[Picture] = []
+        self._images.pictures = pictures
         try:
             normalized = self._normalizer.from_chat_completion_request(request)
             marks: list[int] = self._encoder.encode_instruct(normalized).tokens
         except _REFUSALS as error:
             raise _refusal(error) from None
-        return Outline(marks, texts)
+        return Outline(marks, texts, pictures)
 
     def validate(
         self, conversation: Sequence[messages.BaseMessage], tools: Tools, *, bare: bool
@@ -229,11 +240,7 @@ class _Request(InstructRequest[Any, Any]):
 
 
 def convert(conversation: Sequence[Message]) -> list[messages.BaseMessage]:
-    """Return messages as mistral-common's.
-
-    Raises:
-        DataError: One holds an image (`image`).
-    """
+    """Return messages as mistral-common's."""
     return [_convert(message, index) for index, message in enumerate(conversation)]
 
 
@@ -287,12 +294,12 @@ def _content(content: str | Sequence[Any], index: int) -> str | list[Any]:
             thinking = "".join(text.text for text in part.thinking)
             chunks.append(chunk.ThinkChunk.model_construct(thinking=thinking, closed=part.closed))
         else:
-            raise DataError(
-                "images are not trained: only text is",
-                path=f"messages[{index}].content[{position}]",
-                rule="image",
-                hint="leave images out of the record",
+            url = (
+                part.image_url if isinstance(part.image_url, str) else part.image_url.get("url", "")
             )
+            image = chunk.ImageURLChunk.model_construct(image_url=url)
+            vars(image)["place"] = f"messages[{index}].content[{position}]"  # for its faults
+            chunks.append(image)
     return chunks
 
 
@@ -313,6 +320,8 @@ _REASONS = {
 
 
 def _refusal(error: Exception) -> DataError:
+    if isinstance(error, DataError):
+        return error  # an image's own
     # Their text quotes the record, so only the kind of refusal is told.
     reason = _REASONS.get(type(error).__name__, "something that this version has no tokens for")
     return DataError(

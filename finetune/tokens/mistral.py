@@ -28,6 +28,7 @@ from finetune.records import (
 )
 from finetune.tokens.answers import Part, split_record
 from finetune.tokens.engines import Engine, SentencePiece, Tekken, check_text
+from finetune.tokens.images import refuse_images
 from finetune.tokens.layout import CLOSE, OPEN, Layout, Outline, convert, text_index
 from finetune.tokens.parsing import Controls, parse_answer
 from finetune.tokens.selfcheck import check_ids, find_miscount
@@ -76,6 +77,8 @@ class MistralFileTokenizer(Tokenizer):
         self.bos_id = self._raw.bos_id
         self.eos_id = self._raw.eos_id
         self.pad_id = self._find_pad()
+        images = getattr(mistral.instruct_tokenizer, "image_encoder", None)
+        self.image_id = images and images.special_ids.img
         self._controls = Controls(
             calls=self._control(SpecialTokens.tool_calls),
             call_id=self._control(SpecialTokens.call_id),
@@ -107,7 +110,12 @@ class MistralFileTokenizer(Tokenizer):
         return self._engine.encode(text)
 
     def encode_prompt(self, messages: Sequence[Message], tools: Tools = UNSET) -> list[int]:
-        """Return the ids up to where the next assistant message starts."""
+        """Return the ids up to where the next assistant message starts.
+
+        Raises:
+            DataError: They cannot be encoded (`encoding`), or one holds an image (`image`).
+        """
+        refuse_images(messages)
         outline = self._layout.outline(convert(messages), tools)
         ids: list[int] = []
         for mark in outline.marks:
@@ -208,6 +216,7 @@ class MistralFileTokenizer(Tokenizer):
             tally.add(1, [numbers[record.text]], trained=False)
         else:
             before = record.messages or []
+            refuse_images(before)
             outline = self._layout.outline(convert(before), UNSET)
             _add(tally, outline, Part(len(before), [0.0] * len(before), ()), numbers)
         return tally
@@ -234,7 +243,9 @@ class MistralFileTokenizer(Tokenizer):
             weights += [weight] * len(new)
         self._check(ids, labels)
         plain = all(weight in (0.0, 1.0) for weight in part.weights)
-        return Sample(ids, labels, None if plain else weights, part.stop, part.starts)
+        return Sample(
+            ids, labels, None if plain else weights, part.stop, part.starts, outline.pictures
+        )
 
     def _text_ids(self, text: str, known: dict[str, list[int]]) -> list[int]:
         # The samples of one record share most of their texts.

@@ -18,6 +18,7 @@ from finetune.records import (
     TextRecord,
     Tools,
 )
+from finetune.tokens.images import Picture
 from finetune.tokens.parsing import Controls
 from finetune.tokens.sides import make_conversations, placing
 
@@ -34,6 +35,7 @@ class Sample(msgspec.Struct):
         weights: T loss weights (0 where nothing is trained), or None where each trained one is 1.
         stop: How many of the record's messages the sample holds.
         trained: Index of each message that the sample trains (the first, where some are joined).
+        images: Its images, in the order of their tokens.
         side: Which of the answers that a record compares it trains: 0 the better or only one.
     """
 
@@ -42,6 +44,7 @@ class Sample(msgspec.Struct):
     weights: list[float] | None = None
     stop: int = 0
     trained: tuple[int, ...] = ()
+    images: list[Picture] = []
     side: int = 0
 
     def __len__(self) -> int:
@@ -63,6 +66,7 @@ class Tokenizer(ABC):
         bos_id: Id that begins every sample (-1 where the tokenizer has none).
         eos_id: Id that ends every answer: generation stops there.
         pad_id: Id to fill with; never trained.
+        image_id: Id that stands for a patch of an image; None where there is none.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Tokenizer(ABC):
     bos_id: int
     eos_id: int
     pad_id: int
+    image_id: int | None = None
 
     def encode(self, record: Record) -> list[Sample]:
         """Return the record's samples: one, or one for each trained answer.

@@ -81,7 +81,7 @@ def test_calls_need_an_id_from_v13_on(tokenizer):
 
 
 @for_each_tokenizer("v7")
-def test_images_are_refused(tokenizer):
+def test_images_are_refused_where_there_are_no_tokens_for_them(tokenizer):
     image = {"type": "image_url", "image_url": "data:image/png;base64,x"}
     with pytest.raises(DataError) as caught:
         tokenizer.encode(chat(("user", [image]), ("assistant", "b")))

@@ -27,12 +27,13 @@ def register() -> str:
 @contextlib.contextmanager
 def attend_within(model: Any) -> Iterator[None]:
     """Let a model attend within samples alone; afterwards it attends as before."""
-    before = model.config.get_text_config()._attn_implementation  # noqa: SLF001 (no other name)
-    model.set_attn_implementation(register())
+    decoder = model.get_decoder()  # a vision tower beside it goes on as it does
+    before = decoder.config._attn_implementation  # noqa: SLF001 (no other name)
+    decoder.set_attn_implementation(register())
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        decoder.set_attn_implementation(before)
 
 
 def no_mask(*_args: object, **_kwargs: object) -> None:

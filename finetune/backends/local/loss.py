@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from finetune.backends.local.vision import embed
+
 CHUNK = 512  # positions whose logits exist at once
 _Result = TypeVar("_Result")
 
@@ -147,8 +149,9 @@ def trained_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
 
 
 def _decode(model: Any, batch: dict[str, Any]) -> Any:
+    seen = "pixel_values" in batch
     return model.get_decoder()(
-        input_ids=batch["input_ids"],
+        **({"inputs_embeds": embed(model, batch)} if seen else {"input_ids": batch["input_ids"]}),
         position_ids=batch["position_ids"],
         use_cache=False,  # with a cache, samples would see each other
         cu_seq_lens_q=batch["borders"],

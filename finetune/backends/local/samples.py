@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from finetune import files, records, tokens
+from finetune.backends.local.vision import check_vision, collate_images
 from finetune.errors import DataError
 from finetune.methods import METHODS
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
     from finetune.tokens import Sample, Tokenizer
+    from finetune.tokens.images import Picture
 
 
 class Packed(NamedTuple):
@@ -26,12 +28,14 @@ class Packed(NamedTuple):
         rows: Positions whose next token is trained.
         targets: Those next tokens.
         weights: Loss weight of each target, or None where all are 1.
+        images: Its images, in the order of their tokens.
     """
 
     input_ids: array[int]
     rows: array[int]
     targets: array[int]
     weights: array[float] | None
+    images: tuple[Picture, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -63,8 +67,11 @@ def fit_records(
 
     Raises:
         DataError: See `read_samples`.
+        UsageError: The data hold images that the model cannot see.
     """
-    decoder = records.decoder(METHODS[recipe.method].record)
+    from finetune.backends.local.model import resolve_model
+
+    decoder, seeing = records.decoder(METHODS[recipe.method].record), False
     with files.open_bytes(path) as file:
         for line in files.read_lines(file):
             try:
@@ -75,6 +82,9 @@ def fit_records(
                 raise DataError(fact, file=str(path), line=line.number) from None
             except DataError as error:
                 raise error.at(str(path), line.number) from None
+            if not seeing and any(sample.images for sample in kept):
+                check_vision(resolve_model(recipe.model), tokenizer)
+                seeing = True
             yield record, kept
 
 
@@ -89,7 +99,8 @@ def pack(sample: Sample) -> Packed:
     if sample.weights is not None:
         weights = array("f", [sample.weights[place + 1] for place in rows])
     targets = array("i", [labels[place + 1] for place in rows])
-    return Packed(array("i", sample.input_ids), array("i", rows), targets, weights)
+    ids, images = array("i", sample.input_ids), tuple(sample.images)
+    return Packed(ids, array("i", rows), targets, weights, images)
 
 
 def collate(samples: Sequence[Packed]) -> dict[str, Any]:
@@ -98,7 +109,7 @@ def collate(samples: Sequence[Packed]) -> dict[str, Any]:
     Returns:
         `input_ids` and `position_ids` [1, tokens]; `borders` int32 [samples + 1]; `longest`
         sample in tokens; `rows`, `targets` and `weights` [n] of the trained positions (`weights`
-        is None where all are 1).
+        is None where all are 1); and what `vision.collate_images` makes of images, if there are.
     """
     import torch
 
@@ -117,7 +128,8 @@ def collate(samples: Sequence[Packed]) -> dict[str, Any]:
     def long(values: array[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int64)
 
-    return {
+    images = [picture for sample in samples for picture in sample.images]
+    return (collate_images(images) if images else {}) | {
         "input_ids": long(ids)[None],
         "position_ids": long(places)[None],
         "borders": torch.tensor(borders, dtype=torch.int32),

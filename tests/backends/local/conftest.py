@@ -34,7 +34,7 @@ def make_samples(count, *, seed=0, weighted=False):
         if weighted:
             weights = [0.0] * asked + [draw.choice([0.25, 0.5, 1.0]) for _ in ids[asked:]]
         sample = SimpleNamespace(
-            input_ids=ids, labels=[-100] * asked + ids[asked:], weights=weights
+            input_ids=ids, labels=[-100] * asked + ids[asked:], weights=weights, images=()
         )
         samples.append(sample)
     return samples

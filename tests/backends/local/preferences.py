@@ -25,7 +25,9 @@ def make_rows(count, seed=0):
 
 def make_answer(prompt, answer):
     labels = [-100] * len(prompt) + answer
-    return Answer((pack(SimpleNamespace(input_ids=prompt + answer, labels=labels, weights=None)),))
+    return Answer(
+        (pack(SimpleNamespace(input_ids=prompt + answer, labels=labels, weights=None, images=())),)
+    )
 
 
 def disturb(model, seed=1):
