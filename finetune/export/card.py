@@ -45,8 +45,9 @@ def describe(run: Run, form: str, facts: Mapping[str, Any]) -> str:
 
 
 def _about(run: Run, form: str) -> str:
+    how = "tuned in full" if run.recipe.local.full else "tuned with LoRA"
     return (
-        f"`{reference(run)}` tuned with LoRA by mistral-finetune-kit {__version__}"
+        f"`{reference(run)}` {how} by mistral-finetune-kit {__version__}"
         f" (run `{run.folder.name}`): {form}."
     )
 
@@ -67,7 +68,8 @@ def _head(run: Run, *, adapter: bool) -> str:
     if model is not None:
         known = _HUB_LICENCES.get(model.licence)
         lines += [f"license: {known}"] if known else ["license: other", *_other(model.licence)]
-    return "\n".join([*lines, "tags: [lora, mistral, mistral-finetune-kit]", "---"])
+    kind = "full" if run.recipe.local.full else "lora"
+    return "\n".join([*lines, f"tags: [{kind}, mistral, mistral-finetune-kit]", "---"])
 
 
 def _other(licence: str) -> list[str]:
@@ -102,9 +104,12 @@ def _training(run: Run) -> str:
     flops = estimate_flops(run)
     if flops is None:
         return text
+    way = "6 × weights × tokens (forward, and backward to all weights)"
+    if not run.recipe.local.full:
+        way = "4 × weights × tokens (forward, and backward to the adapters only)"
     return text + (
-        f"\n\nAbout {flops:.2g} floating-point operations: 4 × weights × tokens (forward, and"
-        " backward to the adapters only), without attention scores and recomputation."
+        f"\n\nAbout {flops:.2g} floating-point operations: {way},"
+        " without attention scores and recomputation."
     )
 
 
@@ -120,7 +125,8 @@ def estimate_flops(run: Run) -> float | None:
     attention = sum(a * b for a, b in shape.attention.values())
     feed_forward = sum(a * b for a, b in shape.feed_forward.values())
     layer = attention + feed_forward * shape.active
-    return 4.0 * (shape.layers * layer + shape.vocab * shape.hidden) * max(tokens)
+    factor = 6.0 if run.recipe.local.full else 4.0
+    return factor * (shape.layers * layer + shape.vocab * shape.hidden) * max(tokens)
 
 
 def _measures(run: Run) -> str:

@@ -127,6 +127,9 @@ def test_a_run_in_full_from_data_to_every_form(tmp_path):
     Chat(recipe, run.tuned, max_new_tokens=3).ask("How much is 3 and 3?")
     for form in ("merged", "consolidated"):
         assert export(run, tmp_path / form, to=form)["agreement"] == 1.0
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "tuned in full by" in card
+    assert "6 × weights × tokens" in card
     for form in ("adapter", "lora", "vllm", "hub"):
         with pytest.raises(UsageError, match="the run trained all weights of its model"):
             export(run, tmp_path / form, to=form)
