@@ -97,21 +97,25 @@ class _Lines:
     def __init__(self) -> None:
         self._stage = ""
         self._last = 0.0
-        self._started = 0.0
+        self._began: dict[str, tuple[float, int]] = {}  # when each stage was first seen, and where
 
     def __call__(
         self, stage: str, done: int, total: int | None = None, **facts: float | str
     ) -> None:
         now = time.monotonic()
+        if done <= self._began.get(stage, (now, done))[1]:
+            self._began[stage] = now, done
         if stage != self._stage:
-            self._stage, self._started = stage, now
+            self._stage = stage
         elif done != total and now - self._last < EVERY_SECONDS:
             return
         self._last = now
         share = f"{done:,}/{total:,}" if total else f"{done:,}"
         notes = [share, *(describe(name, value) for name, value in facts.items())]
-        if total and 0 < done < total:
-            notes.append(f"{duration((now - self._started) * (total - done) / done)} left")
+        started, before = self._began[stage]
+        if total and before < done < total:
+            left = (now - started) * (total - done) / (done - before)
+            notes.append(f"{duration(left)} left")
         click.echo(f"{stage}: {', '.join(notes)}", err=True)
 
 

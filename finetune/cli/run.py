@@ -86,11 +86,14 @@ def command(
 
 
 def _show_run(console: Console, run: Run) -> None:
+    from finetune.report.page import describe_training
     from finetune.runs import describe_speed
 
     losses = [line["loss"] for line in run.metrics() if "loss" in line]
     if losses:
         console.show(f"loss    {sparkline(losses)}  {losses[0]:.3f} → {losses[-1]:.3f}")
+    if notes := describe_training(run.state):
+        console.show(f"trained {notes}")
     show_measures(console, run.evaluation())
     for event in run.events():
         if event["event"] == "unmeasured":

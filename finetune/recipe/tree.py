@@ -255,6 +255,15 @@ else float32."""
     """Recompute activations to save memory: `auto` does it only when the estimate needs it."""
     max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
+    spike_factor: Positive | None = 10.0
+    """A step is skipped, and counted, whose gradient norm is above so many times `max_grad_norm` \
+and so many times the median of the last 100 steps; five in a row end the run."""
+    best_by: str | None = None
+    """Publish the checkpoint that is best by this figure of the validation, such as \
+`validation_loss`, instead of the last one."""
+    early_stopping: PositiveInt | None = None
+    """Stop after so many validations in a row that were no better, by `best_by` or else the loss, \
+and publish the best checkpoint."""
     beta: Positive = 0.1
     """How strongly `dpo` and `kto` hold to the model as it was: the lower, the further it moves."""
     save_every: PositiveInt | None = None

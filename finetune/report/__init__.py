@@ -41,6 +41,7 @@ def write_report(run: Run) -> Path:
         model=run.recipe.model,
         charts=page.draw_curves([("", metrics)], page.find_checkpoints(run)),
         curve=page.list_curve(metrics),
+        trained=page.describe_training(state),
         bad_losses=page.count_bad_losses(metrics),
         speed=describe_speed(state["speed"]) if state.get("speed") else "",
         basis=page.describe_basis(run.evaluation()),

@@ -244,6 +244,22 @@ def count_bad_losses(metrics: Iterable[dict[str, Any]]) -> int:
     return sum("loss" in line and not _finite(line["loss"]) for line in metrics)
 
 
+def describe_training(state: dict[str, Any]) -> str:
+    """Return which step's weights are published and what was skipped; "" if all went as planned."""
+    trained = state.get("trained")
+    if not trained:
+        return ""
+    notes = []
+    if trained["last"] < trained["steps"]:
+        notes.append(f"stopped early after step {trained['last']} of {trained['steps']}")
+    if trained["step"] < trained["last"]:
+        figures = ", ".join(f"{_words(k)} {v:.4g}" for k, v in trained["figures"].items())
+        notes.append(f"the best checkpoint is published: step {trained['step']} ({figures})")
+    if trained["skipped"]:
+        notes.append(f"{plural(trained['skipped'], 'step')} skipped as spikes")
+    return "; ".join(notes)
+
+
 def list_settings(run: Run) -> list[dict[str, Any]]:
     """Return every setting as `{"key", "value", "origin"}`."""
     if run.recipe_resolved:

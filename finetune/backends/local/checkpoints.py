@@ -9,10 +9,10 @@ only after their hashes were found right.
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,20 +45,38 @@ _MANIFEST, _COMMITTED, _BAD = "MANIFEST.json", "COMMITTED", ".bad"
 
 
 class Checkpoint(NamedTuple):
-    """A committed checkpoint."""
+    """A committed checkpoint.
+
+    Attributes:
+        folder: Where it lies.
+        step: The optimizer step after which it was saved.
+        micro_batch_tokens: Tokens that were computed at once. A run goes on with them on any
+            machine, as sums of floats depend on how they are split.
+    """
 
     folder: Path
     step: int
+    micro_batch_tokens: int
 
 
-def commit(saved: Path, step: int, *, identity: Mapping[str, Any], keep: int) -> Checkpoint:
+def commit(
+    saved: Path,
+    step: int,
+    *,
+    identity: Mapping[str, Any],
+    micro_batch_tokens: int,
+    keep: int,
+    best: int | None = None,
+) -> Checkpoint:
     """Make a checkpoint of the folder that the trainer saved, and remove the oldest ones.
 
     Args:
         saved: Hidden folder within `checkpoints/<hidden>/`, on the same file system.
         step: The optimizer step after which it was saved.
         identity: What must be equal for a run to go on from here.
+        micro_batch_tokens: See `Checkpoint`.
         keep: Committed checkpoints that stay, at least 1.
+        best: The step of a checkpoint that stays however old it is.
 
     Raises:
         OSError: The disk is full or broken; nothing stands under the final name then.
@@ -72,36 +90,58 @@ def commit(saved: Path, step: int, *, identity: Mapping[str, Any], keep: int) ->
     for name in _list_files(saved):
         files.sync_file(saved / name)
         listed[name] = {"sha256": files.digest(saved / name), "size": (saved / name).stat().st_size}
-    manifest = {"step": step, "identity": dict(identity), "files": listed}
+    manifest = {
+        "step": step,
+        "identity": dict(identity),
+        "micro_batch_tokens": micro_batch_tokens,
+        "files": listed,
+    }
     files.write_atomic(saved / _MANIFEST, files.to_json(manifest, indent=True))
     files.write_atomic(saved / _COMMITTED, files.digest(saved / _MANIFEST).encode() + b"\n")
     final = folder / f"step-{step}"
     shutil.rmtree(final, ignore_errors=True)
     saved.rename(final)
     files.sync_folder(folder)
-    for old in _committed(folder)[keep:]:
-        shutil.rmtree(old.folder)
-    return Checkpoint(final, step)
+    for old in list_steps(folder)[keep:]:
+        if old != best:
+            shutil.rmtree(folder / f"step-{old}")
+    return Checkpoint(final, step, micro_batch_tokens)
 
 
-def find_newest(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
-    """Return the newest whole checkpoint in `folder`, putting damaged ones aside in `.bad`.
+def find_whole(
+    folder: Path,
+    identity: Mapping[str, Any],
+    steps: Sequence[int] | None = None,
+    *,
+    damaged: Callable[[str], None] = lambda _: None,
+) -> Checkpoint | None:
+    """Return the first whole checkpoint of these steps, putting damaged ones aside in `.bad`.
+
+    Args:
+        folder: The run's checkpoints.
+        identity: What the run that asks is.
+        steps: In the order of preference; the newest first where absent.
+        damaged: Told the name of each checkpoint that was put aside.
 
     Raises:
         RunError: It belongs to another identity; the message names what differs.
     """
-    for checkpoint in _committed(folder):
-        manifest = _verify(checkpoint.folder)
+    for step in list_steps(folder) if steps is None else steps:
+        place = folder / f"step-{step}"
+        if not place.exists():
+            continue
+        manifest = _verify(place)
         if manifest is None:
-            _put_aside(checkpoint.folder)
+            _put_aside(place)
+            damaged(place.name)
             continue
         if manifest["identity"] != dict(identity):
             raise RunError(
-                f"{checkpoint.folder}: belongs to another run:"
+                f"{place}: belongs to another run:"
                 f" {name_difference(manifest['identity'], identity)}",
                 hint="undo the change, or start over with `--fresh`",
             )
-        return checkpoint
+        return Checkpoint(place, step, manifest["micro_batch_tokens"])
     return None
 
 
@@ -115,13 +155,10 @@ def name_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     )
 
 
-def _committed(folder: Path) -> list[Checkpoint]:
-    """Return what stands under a checkpoint's name, newest first."""
-    found = []
-    for path in folder.glob("step-*"):
-        with contextlib.suppress(ValueError):
-            found.append(Checkpoint(path, int(path.name.removeprefix("step-"))))
-    return sorted(found, key=lambda checkpoint: -checkpoint.step)
+def list_steps(folder: Path) -> list[int]:
+    """Return the steps of what stands under a checkpoint's name, the newest first."""
+    names = [path.name.removeprefix("step-") for path in folder.glob("step-*")]
+    return sorted((int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)), reverse=True)
 
 
 def _verify(folder: Path) -> dict[str, Any] | None:

@@ -7,15 +7,19 @@ before anything is downloaded.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from finetune.recipe.tree import Recipe
 
 DEFAULT_EPOCHS = 3.0
 _MOST_PASSES = 50
+
+
+T = TypeVar("T")
 
 
 class Step(NamedTuple):
@@ -110,7 +114,7 @@ def plan_steps(
     tokens, epoch_done = 0, 0.0
 
     def close() -> None:
-        groups = _split(batch, lengths, micro_batch_tokens or batch_tokens, ranks)
+        groups = split(batch, lengths, micro_batch_tokens or batch_tokens, ranks)
         planned.append(Step(groups, tokens, epoch_done))
 
     for index, epoch_after in _stream(passes or [range(len(lengths))], weights, epochs, seed):
@@ -166,36 +170,52 @@ def _phases(weights: Sequence[float], seed: int) -> list[float]:
     return phases
 
 
-def share_step(step: Step, rank: int, ranks: int) -> list[tuple[list[int], bool]]:
+def share_step(groups: Sequence[list[T]], rank: int, ranks: int) -> list[tuple[list[T], bool]]:
     """Return the micro-batches that one rank computes in a step, and whether each counts.
 
     All ranks compute equally many, as gradients and shards of weights are exchanged in each. Where
     a step has too few, one is computed a second time and does not count.
 
     Example:
-        >>> share_step(Step([[4], [7], [1]], 60, 1.0), rank=1, ranks=2)
+        >>> share_step([[4], [7], [1]], rank=1, ranks=2)
         [([7], True), ([4], False)]
     """
-    groups = step.micro_batches
     last = math.ceil(len(groups) / ranks) * ranks
     return [(groups[i % len(groups)], i < len(groups)) for i in range(rank, last, ranks)]
 
 
-def _split(batch: list[int], lengths: Sequence[int], limit: int, ranks: int) -> list[list[int]]:
-    """Split a step into as few micro-batches as fit, filled evenly (longest sample first).
+def split_finer(step: Step, lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Return a step's micro-batches, split again where one is above the limit.
 
-    Their number is a multiple of `ranks` where there are samples enough.
+    A step that was planned with this limit has the same ones.
     """
-    total = sum(lengths[index] for index in batch)
-    by_length = sorted(range(len(batch)), key=lambda place: -lengths[batch[place]])
+    sizes = [sum(lengths[index] for index in group) for group in step.micro_batches]
+    if all(n <= limit or len(g) == 1 for n, g in zip(sizes, step.micro_batches, strict=True)):
+        return step.micro_batches
+    return split(itertools.chain(*step.micro_batches), lengths, limit)
+
+
+def split(
+    indices: Iterable[int], lengths: Sequence[int], limit: int, ranks: int = 1
+) -> list[list[int]]:
+    """Split a step's samples into as few micro-batches as fit, filled evenly.
+
+    Args:
+        indices: The samples, in any order: it changes nothing.
+        lengths: Tokens of each sample.
+        limit: Most tokens of a micro-batch; a longer sample is one by itself.
+        ranks: Their number is a multiple of it where there are samples enough.
+    """
+    by_length = sorted(indices, key=lambda index: (-lengths[index], index))
+    total = sum(lengths[index] for index in by_length)
     count = max(1, math.ceil(total / limit / ranks)) * ranks
     while True:
-        groups: list[list[int]] = [[] for _ in range(min(count, len(batch)))]
+        groups: list[list[int]] = [[] for _ in range(min(count, len(by_length)))]
         sizes = [0] * len(groups)
-        for place in by_length:
+        for index in by_length:
             smallest = sizes.index(min(sizes))
-            groups[smallest].append(place)
-            sizes[smallest] += lengths[batch[place]]
+            groups[smallest].append(index)
+            sizes[smallest] += lengths[index]
         if all(size <= limit or len(g) == 1 for size, g in zip(sizes, groups, strict=True)):
-            return [[batch[place] for place in sorted(group)] for group in groups]
+            return [sorted(group) for group in groups]
         count += ranks

@@ -9,31 +9,38 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from datasets import Dataset
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerFast, PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
-from finetune.backends.local.checkpoints import commit
 from finetune.backends.local.full import load_weights, save_weights
+from finetune.backends.local.history import SKIPPED, count_skipped, is_spike
 from finetune.backends.local.ranks import ALONE, Ranks
-from finetune.backends.local.schedule import share_step
+from finetune.backends.local.schedule import share_step, split_finer
 from finetune.backends.local.task import Task, count_items
 from finetune.errors import TrainingError
 
-__all__ = ["Keeper", "PackedTrainer", "call_within", "collate_step", "configure"]
-
 if TYPE_CHECKING:
+    from finetune.backends.local.keeper import Keeper
     from finetune.backends.local.schedule import Step
-    from finetune.progress import Progress
     from finetune.recipe.tree import Recipe
+
+_MOST_SPIKES = 5  # skipped in a row before the run stops
+LESS_MEMORY = (
+    "lower `training.seq_len`, or set `local.gradient_checkpointing: on` or `local.quantize: 4bit`"
+)
+
+
+class Halt(Exception):
+    """Training ends between two optimizer steps; the state is that after the last whole one."""
 
 
 class PackedTrainer(SFTTrainer):  # type: ignore[misc]
@@ -45,7 +52,8 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         args: See `configure`.
         items: All items of the run.
         steps: The schedule.
-        callbacks: The trainer's callbacks.
+        keeper: Told of all that happens, and asked how much is computed at once.
+        spike_factor: See `history.is_spike`.
         ranks: Which of the processes this is that train together.
     """
 
@@ -58,53 +66,96 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         args: SFTConfig,
         items: Sequence[Any],
         steps: Sequence[Step],
-        callbacks: Sequence[TrainerCallback] = (),
+        keeper: Keeper,
+        *,
+        spike_factor: float | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        self._task, self._items, self._steps, self._ranks = task, items, steps, ranks
+        self._ranks = ranks
         self._redirect = _ForwardRedirection()
+        self._task, self._items, self._steps, self._keeper = task, items, steps, keeper
+        self._lengths = [item.tokens for item in items]
+        self._spike_factor = spike_factor
         self._figures: dict[str, float] = {}
+        self._group: list[Any] = []
         super().__init__(
             model=model,
             args=args,
-            data_collator=lambda rows: collate_step(task, items, steps[rows[0]["step"]], ranks),
+            data_collator=lambda rows: self._weigh(rows[0]["step"]),
             # The trainer deals rows out in turn: each rank gets one of every step.
             train_dataset=Dataset.from_dict(
                 {"step": [step for step in range(len(steps)) for _ in range(ranks.total)]}
             ),
             # TRL asks for a tokenizer, though nothing is left to tokenize
             processing_class=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())),
-            callbacks=list(callbacks),
+            callbacks=[keeper],
         )
         self.processing_class = None  # so that none is saved into every checkpoint
         self.remove_callback(PrinterCallback)
         set_seed(args.seed + ranks.number)  # what drops out differs between ranks
 
+    def save_now(self) -> None:
+        """Save and commit the state after the last whole step."""
+        self._save_checkpoint(self.model, None)
+        self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def load(self, folder: str) -> None:
+        """Take the weights of a checkpoint."""
+        self._load_from_checkpoint(folder)
+
     def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Run the micro-batches of one optimizer step, and stop before a loss that is no number."""
-        self._figures = {}
-        losses, common = [], self._survey(model)
-        batches = list(zip(inputs["micro_batches"], inputs["counted"], strict=True))
-        for number, (batch, counted) in enumerate(batches, 1):
+        """Run the micro-batches of one optimizer step, and stop before a loss that is no number.
+
+        Where memory does not suffice, the step begins again with the same samples split finer.
+
+        Raises:
+            Halt: A signal came in the middle of the step; it was not done.
+            TrainingError: The loss is no number, or a single sample takes more memory than there
+                is.
+        """
+        begun = _Randomness.get()
+        while True:
+            try:
+                return self._run_step(model, self._steps[inputs["step"]], num_items_in_batch)
+            except Halt:
+                self._rewind(model, begun)
+                raise
+            except (RuntimeError, MemoryError) as error:
+                if self._ranks.total > 1 or not is_out_of_memory(error):
+                    raise  # the other ranks would wait for ever
+                self._split_finer(error)
+            self._rewind(model, begun)
+
+    def _run_step(self, model: Any, step: Step, items: Any) -> torch.Tensor:
+        ranks = self._ranks
+        groups = split_finer(step, self._lengths, self._keeper.micro_batch_tokens)
+        mine = share_step(groups, ranks.number, ranks.total)
+        self._keeper.micro_batches = len(mine)
+        self._figures, self._group = {}, []
+        losses, common = [], self._survey(model, step)
+        for number, (group, counted) in enumerate(mine, 1):
+            if self._keeper.can_halt():
+                raise Halt
+            self._group = [self._items[index] for index in group]
+            batch = self._task.collate(self._group) | common
             # Gradients are averaged over the ranks, and the mean is over the items of all of them.
             # What is divided by infinity is computed so that all ranks compute equally often.
-            items = num_items_in_batch / self._ranks.total if counted else math.inf
-            with self._exchange(model, last=number == len(batches)):
-                losses.append(super().training_step(model, batch | common, items))
+            part = items / ranks.total if counted else math.inf
+            with self._exchange(model, last=number == len(mine)):
+                losses.append(super().training_step(model, batch, part))
         loss = torch.stack(losses).sum()
         if not math.isfinite(loss):
-            raise no_number(self.state.global_step + 1, f"the loss is {loss.item()}")
+            raise _broken(self.state.global_step + 1, f"the loss is {loss.item()}")
         return loss
 
     @torch.no_grad()
-    def _survey(self, model: Any) -> dict[str, Any]:
+    def _survey(self, model: Any, step: Step) -> dict[str, Any]:
         """Return what the method has to say about all items of the step, the same on each rank."""
         if self._task.survey is None:
             return {}
-        groups = self._steps[self.state.global_step].micro_batches
-        members = [self._items[index] for group in groups for index in group]
+        members = [self._items[index] for group in step.micro_batches for index in group]
         inner = self.accelerator.unwrap_model(model)
         found: dict[str, Any] = self._redirect(model, inner, self._task.survey, inner, members)
         return found
@@ -114,6 +165,23 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         if last or self._ranks.total == 1 or self.is_deepspeed_enabled:
             return contextlib.nullcontext()
         return self.accelerator.no_sync(model)
+
+    def _split_finer(self, error: Exception) -> None:
+        """Compute half as much at once from now on."""
+        step, tokens = self.state.global_step + 1, sum(item.tokens for item in self._group)
+        if not self._group:
+            raise TrainingError(f"step {step}: out of memory", hint=LESS_MEMORY) from error
+        if len(self._group) == 1:
+            fact = f"out of memory: one sample of {tokens} tokens does not fit"
+            raise TrainingError(f"step {step}: {fact}", hint=LESS_MEMORY) from error
+        self._keeper.split_finer(step, tokens // 2)
+
+    def _rewind(self, model: Any, begun: _Randomness) -> None:
+        """Return to the beginning of the step."""
+        self._group = []
+        model.zero_grad()
+        clear_device_cache(garbage_collection=True)
+        begun.set()
 
     def compute_loss(
         self,
@@ -134,17 +202,46 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         return torch.div(total, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the method's own figures beside the loss of their step."""
-        if "loss" in logs and self._figures:
+        """Log the method's own figures and the validation's beside the loss of their step."""
+        if "loss" in logs:
             sums = self._ranks.add(*self._figures.values())
             means = (value / self._ranks.total for value in sums)
-            logs = logs | dict(zip(self._figures, means, strict=True))
+            own = dict(zip(self._figures, means, strict=True))
+            logs = logs | own | self._keeper.validated
         super().log(logs, start_time)
+
+    def _weigh(self, step: int) -> dict[str, Any]:
+        indices = itertools.chain(*self._steps[step].micro_batches)
+        return {"step": step, "items": count_items([self._items[index] for index in indices])}
 
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, Any]], device: torch.device
     ) -> torch.Tensor:
         return torch.tensor(sum(step["items"] for step in batch_samples), device=device)
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clip; stop before a gradient that is no number, and skip a step that is a spike."""
+        norm: Any = super()._clip_grad_norm(model)
+        if norm is None:  # DeepSpeed clips by itself
+            return norm
+        value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        history = self.state.log_history
+        step = self.state.global_step + 1
+        if not math.isfinite(value):
+            raise _broken(step, "a gradient is no number")
+        clip = self.args.max_grad_norm
+        if is_spike(history, value, factor=self._spike_factor, clip=clip):
+            if count_skipped(history) + 1 == _MOST_SPIKES:
+                fact = f"the {_MOST_SPIKES}th spike in a row: gradient norm {value:.3g}"
+                raise _broken(step, fact)
+            model.zero_grad()  # the optimizer passes over weights without a gradient
+            self._figures[SKIPPED] = 1
+            self._keeper.note("spike", step=step, grad_norm=value)
+        return norm
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._keeper.begin_save(self.state.global_step)
+        super()._save_checkpoint(model, trial)
 
     def _send_telemetry(self) -> None:
         """Send nothing: no run of ours is anybody else's business."""
@@ -170,110 +267,19 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
             load_weights(self.model, Path(resume_from_checkpoint))
 
 
-class Keeper(TrainerCallback):  # type: ignore[misc]
-    """Writes metrics, measures validation, commits checkpoints, and stops on a signal.
+class _Randomness(NamedTuple):
+    """The state of the generators that training draws from."""
 
-    Args:
-        steps: The schedule.
-        every: Steps between two checkpoints; the last step is saved in any case.
-        keep: Committed checkpoints that stay.
-        identity: Written into each checkpoint.
-        measure: Returns the validation loss; None where there is nothing to validate on.
-        interrupted: Tells whether to save and stop after this step.
-        metric: Takes the figures of each step.
-        progress: Told of each step.
-        ranks: Which of the processes this is that train together.
+    cpu: torch.Tensor
+    gpus: list[torch.Tensor]
 
-    Attributes:
-        step: Last step done.
-        stopped: Whether a signal has ended it, here or on another rank.
-        saving: The step whose checkpoint is being written, else None.
-    """
+    @classmethod
+    def get(cls) -> _Randomness:
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state_all())
 
-    def __init__(
-        self,
-        steps: Sequence[Step],
-        *,
-        every: int,
-        keep: int,
-        identity: dict[str, Any],
-        measure: Callable[[], float] | None,
-        interrupted: Callable[[], bool],
-        metric: Callable[..., None],
-        progress: Progress,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        self._ranks = ranks
-        self._steps, self._every, self._keep, self._identity = steps, every, keep, identity
-        self._measure, self._interrupted = measure, interrupted
-        self._metric, self._progress = metric, progress
-        self._tokens = list(itertools.accumulate(step.tokens for step in steps))
-        self.step = 0
-        self.stopped = False
-        self.saving: int | None = None
-
-    def on_step_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
-
-    def on_pre_optimizer_step(self, _args: Any, state: Any, _control: Any, **kwargs: Any) -> None:
-        """Stop before a gradient that is no number reaches the weights."""
-        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
-        if not math.isfinite(torch.nn.utils.get_total_norm(gradients)):
-            raise no_number(state.global_step + 1, "a gradient is no number")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Measure, and decide whether to save and to stop."""
-        self.step = state.global_step
-        self._seconds = time.perf_counter() - self._started
-        last = self.step == len(self._steps)
-        due = last or self.step % self._every == 0
-        self._validation = self._measure() if due and self._measure else None
-        self.stopped = self._ranks.any(self._interrupted())  # all of them, or none
-        control.should_training_stop = self.stopped
-        if due or control.should_training_stop:
-            control.should_save = True
-
-    def on_log(self, _args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
-        """Write the step's line of metrics."""
-        if "loss" not in logs:
-            return
-        step = self._steps[state.global_step - 1]
-        values = {
-            **{name: value for name, value in logs.items() if name != "epoch"},
-            "tokens_per_second": step.tokens / self._seconds,
-        }
-        if self._validation is not None:
-            values["validation_loss"] = self._validation
-        tokens = self._tokens[state.global_step - 1]
-        self._metric(step=state.global_step, epoch=step.epoch, tokens=tokens, **values)
-        self._progress("train", state.global_step, len(self._steps), **values)
-        self.saving = state.global_step if control.should_save else None  # comes next
-
-    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Commit what the trainer has saved."""
-        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        self._ranks.wait()  # each has saved its part
-        if self._ranks.first:
-            commit(saved, state.global_step, identity=self._identity, keep=self._keep)
-        self._ranks.wait()
-        self.saving = None
-
-
-def collate_step(
-    task: Task, items: Sequence[Any], step: Step, ranks: Ranks = ALONE
-) -> dict[str, Any]:
-    """Return what a rank needs for an optimizer step.
-
-    Returns:
-        `micro_batches`: tensors; `counted`: whether each counts; `items`: those of all ranks.
-    """
-    mine = share_step(step, ranks.number, ranks.total)
-    return {
-        "micro_batches": [task.collate([items[i] for i in group]) for group, _ in mine],
-        "counted": [counted for _, counted in mine],
-        "items": sum(count_items([items[i] for i in group]) for group in step.micro_batches),
-    }
+    def set(self) -> None:
+        torch.set_rng_state(self.cpu)
+        torch.cuda.set_rng_state_all(self.gpus)
 
 
 def call_within(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -282,7 +288,16 @@ def call_within(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda model, batch: redirect(model, model, loss, model, batch)
 
 
-def no_number(step: int, fact: str) -> TrainingError:
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory did not suffice, on a GPU or a CPU."""
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or should_reduce_batch_size(error)
+        or "std::bad_alloc" in str(error)
+    )
+
+
+def _broken(step: int, fact: str) -> TrainingError:
     """Return the error of a step that went wrong in arithmetic."""
     return TrainingError(
         f"step {step}: {fact}",

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune import files
 from finetune.backends.local.adapter import describe_tuned, save_adapter
+from finetune.backends.local.checkpoints import Checkpoint
 from finetune.backends.local.device import find_device, share_device
 from finetune.backends.local.full import save_model, unfreeze
-from finetune.backends.local.loop import fit
+from finetune.backends.local.loop import find_start, fit
 from finetune.backends.local.lora import count_trainable
 from finetune.backends.local.memory import DEFAULT_MICRO_BATCH_TOKENS, choose_memory
 from finetune.backends.local.model import Dtype, choose_dtype, load_model, resolve_model
@@ -52,17 +53,18 @@ def tune(
         RecipeError: `local.lora.targets` names what the model has not.
         DataError: A record is too long, or nothing is left to train.
         Interrupted: A signal came; the state is saved.
-        TrainingError: The loss or a gradient is no number.
+        TrainingError: The loss or a gradient is no number, or memory does not suffice.
         RunError: The checkpoints are another run's, or can't be written.
     """
     ranks = read_ranks(recipe.local.launch)
     folder = resolve_model(recipe.model, progress=progress)
     tokenizer = _load_tokenizer(folder)
     training = read_training(task, dataset, recipe, tokenizer, progress=progress)
-    held_out = dataset.validation
-    validation = task.read(held_out, recipe, tokenizer, 0) if held_out else []
+    validation = task.read(dataset.validation, recipe, tokenizer, 0) if dataset.validation else []
     lengths = [item.tokens for item in training.items]
-    micro, again = share_memory(folder, recipe, lengths)
+    identity = identify(recipe, dataset.digest, tokenizer.sha256, fingerprint(folder))
+    newest = _find_newest(run, identity, ranks, progress)
+    micro, again = share_memory(folder, recipe, lengths, newest)
     passes = training.weights, training.passes
     steps = plan_training(recipe, lengths, *passes, micro_batch_tokens=micro)
     model = prepare(task, folder, recipe, ranks)
@@ -70,29 +72,39 @@ def tune(
     groups = announce(run, model, training, steps, chosen, progress)
     validation = refer(task, model, training.items, steps, validation, progress=progress)
     meter = open_meter(folder, model, training.items, steps, chosen, processes=ranks.total)
-    facts = identify(recipe, dataset.digest, tokenizer.sha256, fingerprint(folder))
-    facts["micro_batch_tokens"] = micro  # sums of floats depend on how they are split
-    fit(
-        task,
-        model,
-        training.items,
-        steps,
-        recipe,
-        folder=run.checkpoints,
-        identity=facts,
-        gradient_checkpointing=again,
-        validation=validation,
-        metric=lambda **values: run.metric(**values, **meter.judge(**values)),
-        progress=progress,
-        ranks=ranks,
-    )
+    begin = {"folder": run.checkpoints, "identity": identity, "newest": newest}
+    memory = {"micro_batch_tokens": micro, "gradient_checkpointing": again}
+
+    def metric(**values: Any) -> None:
+        # a validation that is made up for comes without its step's speed
+        speed = meter.judge(**values) if "tokens_per_second" in values else {}
+        run.metric(**values, **speed)
+
+    told = {"metric": metric, "event": run.event, "progress": progress, "ranks": ranks}
+    settings: dict[str, Any] = {**begin, **memory, **told}
+    fitted = fit(task, model, training.items, steps, recipe, validation=validation, **settings)
+    run.set_state("training", trained={"steps": len(steps), **fitted._asdict()})
     weights = gather_weights(model) if recipe.local.launch.strategy == "fsdp" else None
-    if ranks.first:
-        card = describe_tuned(recipe, dataset, steps, groups, run.metrics())
-        if recipe.local.full:
-            save_model(model, folder, run.whole, card, weights)
-        else:
-            save_adapter(model, run.adapter, card, weights, also=task.save)
+    if not ranks.first:
+        return
+    done = slice(fitted.step)  # what the weights have seen
+    card = describe_tuned(recipe, dataset, steps[done], groups, run.metrics()[done])
+    if recipe.local.full:
+        save_model(model, folder, run.whole, card, weights)
+    else:
+        save_adapter(model, run.adapter, card, weights, also=task.save)
+
+
+def _find_newest(
+    run: Run, identity: dict[str, Any], ranks: Ranks, progress: Progress
+) -> Checkpoint | None:
+    """Return the checkpoint to go on from; say which ones were damaged."""
+
+    def note(name: str) -> None:
+        run.event("damaged_checkpoint", checkpoint=name)
+        progress("damaged checkpoint", 1, 1, checkpoint=name)
+
+    return find_start(run.checkpoints, identity, damaged=note, ranks=ranks)
 
 
 def announce(
@@ -241,17 +253,33 @@ def refer(
     return task.refer(model, validation, progress=progress)
 
 
-def share_memory(folder: Path, recipe: Recipe, lengths: Sequence[int]) -> tuple[int, bool]:
+def share_memory(
+    folder: Path, recipe: Recipe, lengths: Sequence[int], newest: Checkpoint | None = None
+) -> tuple[int, bool]:
     """Return the tokens computed at once, and whether activations are computed again.
+
+    Args:
+        folder: The model's.
+        recipe: The recipe.
+        lengths: Tokens of each sample.
+        newest: Where a run goes on: what it has computed at once so far stays where it fits, as
+            sums of floats depend on how they are split.
 
     Raises:
         TrainingError: Nothing fits on this machine.
     """
     shape = read_shape(files.read_json(folder / "config.json"))
+    so_far = newest.micro_batch_tokens if newest else None
     if shape is None:  # an architecture that nobody can estimate: take the recipe's word
         micro = recipe.local.micro_batch_tokens or DEFAULT_MICRO_BATCH_TOKENS
-        return micro, recipe.local.gradient_checkpointing == "on"
+        return so_far or micro, recipe.local.gradient_checkpointing == "on"
     device = share_device(find_device(), recipe.local.launch.processes)
+    if so_far is not None:
+        local = recipe.local.model_copy(update={"micro_batch_tokens": so_far})
+        same = recipe.model_copy(update={"local": local})
+        memory = choose_memory(shape, same, device, lengths, budget=device.total)
+        if memory.total <= device.total:
+            return so_far, memory.gradient_checkpointing
     memory = choose_memory(shape, recipe, device, lengths, budget=device.total)
     if memory.total > device.total:
         raise TrainingError(

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from finetune.backends.local.samples import pack
+from finetune.backends.local.schedule import plan_training
 from finetune.recipe.tree import Recipe
 
 VOCABULARY = 300
@@ -71,6 +72,18 @@ def make_mixtral(**shape):
         **{"vocab_size": 50, "num_local_experts": 2, "sliding_window": None, **shape},
     )
     return MixtralForCausalLM(config)
+
+
+def go_on(task, model, items, recipe, steps=None, *, folder, identity=None, **more):
+    """Train as a run does: from the newest checkpoint, with what it has computed at once."""
+    from finetune.backends.local.loop import find_start, fit
+
+    identity = identity or {"dataset": "abc"}
+    newest = find_start(folder, identity)
+    micro = newest.micro_batch_tokens if newest else None
+    more |= {"newest": newest, "micro_batch_tokens": micro}
+    steps = steps or plan_training(recipe, [item.tokens for item in items])
+    return fit(task, model, items, steps, recipe, folder=folder, identity=identity, **more)
 
 
 @pytest.fixture

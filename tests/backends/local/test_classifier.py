@@ -13,12 +13,11 @@ from torch.nn import functional
 from finetune.backends.local.attention import attend_within
 from finetune.backends.local.classifier import TASK, Labelled, collate
 from finetune.backends.local.head import Head, load_head, save_head
-from finetune.backends.local.loop import fit, measure_loss
-from finetune.backends.local.schedule import plan_training
+from finetune.backends.local.validation import measure
 from finetune.errors import UsageError
 from finetune.recipe import Recipe
 from finetune.recipe.tree import ClassifierTarget
-from tests.backends.local.conftest import make_model
+from tests.backends.local.conftest import go_on, make_model
 
 TOPIC = ClassifierTarget(name="topic", labels=["a", "b", "c"], loss_function="single_class")
 TAGS = ClassifierTarget(name="tags", labels=["x", "y"], weight=0.5, loss_function="multi_class")
@@ -91,7 +90,7 @@ def test_the_loss_and_its_gradients_are_those_of_each_item_by_itself(recipe, ite
 def test_every_label_is_as_likely_before_training(recipe, items):
     model = TASK.prepare(make_model(), recipe)
     with attend_within(model):
-        found = measure_loss(TASK, model, items)
+        found = measure(TASK, model, items, limit=100)["validation_loss"]
     topics = sum(labels[0] is not None for _, labels in ITEMS)
     tags = sum(labels[1] is not None for _, labels in ITEMS)
     assert found == pytest.approx(
@@ -104,7 +103,6 @@ class Stop(Exception):
 
 
 def train(folder, recipe, items, stop=None):
-    steps = plan_training(recipe, [item.tokens for item in items])
     model = TASK.prepare(make_model(initializer_range=0.3), recipe)
     lines = []
 
@@ -114,7 +112,7 @@ def train(folder, recipe, items, stop=None):
             raise Stop
 
     with contextlib.suppress(Stop):
-        fit(TASK, model, items, steps, recipe, folder=folder, identity={"a": 1}, metric=metric)
+        go_on(TASK, model, items, recipe, folder=folder, metric=metric)
     return lines, {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 

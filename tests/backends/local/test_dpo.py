@@ -14,14 +14,13 @@ from finetune import records, runs
 from finetune.backends import local
 from finetune.backends.local import dpo
 from finetune.backends.local.attention import attend_within
-from finetune.backends.local.loop import fit
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.quiet import quiet
 from finetune.backends.local.rewards import Answer, measure_log_probs
 from finetune.backends.local.schedule import Step
 from finetune.recipe import Recipe
 from finetune.tokens import load_tokenizer
-from tests.backends.local.conftest import make_model, make_recipe
+from tests.backends.local.conftest import go_on, make_model, make_recipe
 from tests.backends.local.preferences import disturb, gradients, make_answer, make_rows
 
 BETA = 0.3
@@ -119,10 +118,8 @@ def train(folder, rows, *, stop=None):
 
     task = dpo.make_task(BETA)
     with contextlib.suppress(KeyboardInterrupt):
-        fit(
-            task, model, pairs, steps, recipe,
-            folder=folder, identity={}, validation=pairs[:2], metric=metric,
-        )  # fmt: skip
+        told = {"validation": pairs[:2], "metric": metric}
+        go_on(task, model, pairs, recipe, steps, folder=folder, **told)
     return lines, {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 

@@ -8,14 +8,12 @@ import torch
 from finetune import load_recipe, pipeline
 from finetune.backends.local.chat import Chat
 from finetune.backends.local.full import read_numbers, save_model, unfreeze
-from finetune.backends.local.loop import fit
 from finetune.backends.local.lora import count_trainable
 from finetune.backends.local.model import load_model
-from finetune.backends.local.schedule import plan_training
 from finetune.backends.local.sft import TASK
 from finetune.errors import RunError, UsageError
 from finetune.export import export
-from tests.backends.local.conftest import make_mixtral, make_model, make_recipe
+from tests.backends.local.conftest import go_on, make_mixtral, make_model, make_recipe
 from tests.export.conftest import make_base
 
 
@@ -25,7 +23,6 @@ class Stop(Exception):
 
 def train(folder, samples, *, make=make_model, dtype="float32", stop=None):
     recipe = make_recipe(full=True)
-    steps = plan_training(recipe, [len(sample.input_ids) for sample in samples])
     model, losses = unfreeze(make(), dtype), []
 
     def metric(**values):
@@ -34,7 +31,7 @@ def train(folder, samples, *, make=make_model, dtype="float32", stop=None):
             raise Stop
 
     try:
-        fit(TASK, model, samples, steps, recipe, folder=folder, identity={}, metric=metric)
+        go_on(TASK, model, samples, recipe, folder=folder, metric=metric)
     except Stop:
         return losses, None
     return losses, {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -10,12 +10,11 @@ from trl import KTOConfig, KTOTrainer
 
 from finetune.backends.local import kto
 from finetune.backends.local.attention import attend_within
-from finetune.backends.local.loop import fit
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.quiet import quiet
 from finetune.backends.local.schedule import Step
 from finetune.errors import DataError
-from tests.backends.local.conftest import make_model, make_recipe
+from tests.backends.local.conftest import go_on, make_model, make_recipe
 from tests.backends.local.preferences import disturb, gradients, make_answer, make_rows
 
 BETA = 0.3
@@ -116,10 +115,8 @@ def train(folder, rows, *, groups=((0, 1, 2, 3, 4, 5),), stop=None):
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        fit(
-            kto.make_task(BETA), model, items, steps, recipe,
-            folder=folder, identity={}, validation=items[:3], metric=metric,
-        )  # fmt: skip
+        told = {"validation": items[:3], "metric": metric}
+        go_on(kto.make_task(BETA), model, items, recipe, steps, folder=folder, **told)
     return lines, {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 

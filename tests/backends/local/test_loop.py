@@ -9,15 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.backends.local.loop import fit, measure_loss
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.samples import collate, pack
-from finetune.backends.local.schedule import plan_training
 from finetune.backends.local.sft import TASK
+from finetune.backends.local.validation import measure
 from finetune.errors import RunError, TrainingError
-from tests.backends.local.conftest import make_model, make_recipe, make_samples
+from tests.backends.local.conftest import go_on, make_model, make_recipe, make_samples
 
-IDENTITY = {"dataset": "abc"}
 SCRIPT = Path(__file__).with_name("train_tiny.py")
 
 
@@ -25,19 +23,10 @@ class Stop(Exception):
     """Stands for a kill: nothing of ours runs after it."""
 
 
-def train(
-    folder,
-    samples,
-    *,
-    stop=None,
-    identity=None,
-    model=None,
-    validation=(),
-    checkpointing=False,
-    **local,
-):
-    recipe = make_recipe(**local)
-    steps = plan_training(recipe, [len(sample.input_ids) for sample in samples])
+def train(folder, samples, *, stop=None, model=None, task=TASK, checkpointing=False, **more):
+    """Return the lines of metrics and the trained weights; `more` is for `fit` and `local`."""
+    own = {key: more.pop(key) for key in ("identity", "validation", "event") if key in more}
+    recipe = make_recipe(**more)
     model = model or add_adapter(make_model(), recipe.local.lora)
     lines = []
 
@@ -46,20 +35,14 @@ def train(
         if values["step"] == stop:
             raise Stop
 
+    own |= {"gradient_checkpointing": checkpointing, "metric": metric}
     with contextlib.suppress(Stop):
-        fit(
-            TASK,
-            model,
-            samples,
-            steps,
-            recipe,
-            folder=folder,
-            identity=identity or IDENTITY,
-            gradient_checkpointing=checkpointing,
-            validation=validation,
-            metric=metric,
-        )
-    return lines, {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        go_on(task, model, samples, recipe, folder=folder, **own)
+    return lines, trained(model)
+
+
+def trained(model):
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 
 def same(one, other):
@@ -162,10 +145,8 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(folder, sample
         if values["step"] == 3:
             poisoned.data[:] = float("nan")
 
-    recipe = make_recipe()
-    steps = plan_training(recipe, [len(sample.input_ids) for sample in samples])
     with pytest.raises(TrainingError, match="step 4: the loss is nan"):
-        fit(TASK, model, samples, steps, recipe, folder=folder, identity=IDENTITY, metric=poison)
+        go_on(TASK, model, samples, make_recipe(), folder=folder, metric=poison)
     assert [path.name for path in folder.glob("step-*")] == ["step-2"]
     assert all(torch.isfinite(p).all() for p in model.parameters() if p.requires_grad)
 
@@ -182,9 +163,12 @@ def test_the_mean_loss_is_by_token(samples):
 
     model = make_model()
     model.set_attn_implementation(register())
-    whole = measure_loss(TASK, model, samples)
-    parts = [(measure_loss(TASK, model, [sample]), sample.items) for sample in samples]
-    assert whole == pytest.approx(sum(a * n for a, n in parts) / sum(n for _, n in parts))
+
+    def loss(items):
+        return measure(TASK, model, items, limit=100)["validation_loss"]
+
+    parts = [(loss([sample]), sample.items) for sample in samples]
+    assert loss(samples) == pytest.approx(sum(a * n for a, n in parts) / sum(n for _, n in parts))
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(folder, tmp_path, samples):

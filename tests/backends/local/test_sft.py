@@ -110,8 +110,15 @@ def test_a_changed_setting_is_named(tmp_path, model, dataset):
     recipe = make_recipe(model)
     run = make_run(tmp_path / "run", recipe, dataset)
     train(run, recipe, dataset)
-    with pytest.raises(RunError, match=r"`training.learning_rate` was 0.01, is 0.02"):
-        train(run, make_recipe(model, learning_rate=2e-2), dataset)
+    other_seed = make_recipe(model).model_copy(update={"seed": 1})
+    for changed, difference in (
+        (make_recipe(model, learning_rate=2e-2), "`training.learning_rate` was 0.01, is 0.02"),
+        (make_recipe(model, local={"batch_tokens": 90}), "`local.batch_tokens` was 100, is 90"),
+        (other_seed, "`seed` was 0, is 1"),
+    ):
+        with pytest.raises(RunError) as caught:
+            train(run, changed, dataset)
+        assert caught.value.message.endswith(f"belongs to another run: {difference}")
     train(run, make_recipe(model, local={"keep_checkpoints": 3}), dataset)
 
 

@@ -9,19 +9,16 @@ from pathlib import Path
 
 import torch
 
-from finetune.backends.local.loop import fit
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.samples import pack
-from finetune.backends.local.schedule import plan_training
 from finetune.backends.local.sft import TASK
 from finetune.errors import FinetuneError
-from tests.backends.local.conftest import make_model, make_recipe, make_samples
+from tests.backends.local.conftest import go_on, make_model, make_recipe, make_samples
 
 torch.set_num_threads(1)
 full_after = int(sys.argv[3]) if len(sys.argv) > 3 else None
 recipe = make_recipe()
 samples = [pack(sample) for sample in make_samples(24)]
-steps = plan_training(recipe, [len(sample.input_ids) for sample in samples])
 
 
 def show(*, step, loss, **_):
@@ -32,16 +29,7 @@ def show(*, step, loss, **_):
 
 try:
     model = add_adapter(make_model(), recipe.local.lora)
-    fit(
-        TASK,
-        model,
-        samples,
-        steps,
-        recipe,
-        folder=Path(sys.argv[1]),
-        identity={"dataset": "abc"},
-        metric=show,
-    )
+    go_on(TASK, model, samples, recipe, folder=Path(sys.argv[1]), metric=show)
 except FinetuneError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
