@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 
+from finetune.catalog import HOST
 from finetune.cli.console import Console, output_options
+from finetune.cli.options import key_option, read_key
 from finetune.errors import UsageError
+from finetune.files import slug, to_json, write_atomic
 from finetune.shipped import shipped_folder
-from finetune.text import did_you_mean
+from finetune.text import did_you_mean, safe
 
 
 @click.command("recipes")
-@click.argument("action", type=click.Choice(["list", "copy"]), default="list")
+@click.argument("action", type=click.Choice(["list", "copy", "import"]), default="list")
 @click.argument("name", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="`import`: the recipe.")
+@click.option("--host", default=HOST, show_default=True, help="`import`: where a job's id is.")
+@key_option
 @output_options
-def command(action: str, name: str | None, console: Console) -> None:
-    """List the shipped recipes, or copy one here with its data: `recipes copy NAME`."""
+def command(
+    action: str,
+    name: str | None,
+    output: Path | None,
+    host: str,
+    key_file: Path | None,
+    console: Console,
+) -> None:
+    """List the shipped recipes, copy one here with its data, or make one of something else.
+
+    `recipes copy NAME` copies. `recipes import JOB` takes a job of La Plateforme (its id, or a file
+    of `platform backup` or `platform jobs show --json`) or a config of mistral-finetune, and names
+    what has no equal.
+    """
+    if action == "import":
+        _import(name, output, host, key_file, console)
+        return
     folder = shipped_folder("recipes")
     recipes = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if action == "copy":
@@ -30,6 +53,47 @@ def command(action: str, name: str | None, console: Console) -> None:
         console.name(row["name"])
         console.show(f"{row['name']:<22} {row['summary']}")
     console.next("finetune recipes copy quickstart")
+
+
+def _import(
+    name: str | None, output: Path | None, host: str, key_file: Path | None, console: Console
+) -> None:
+    from finetune.recipe.foreign import import_settings
+    from finetune.recipe.source import read_document
+
+    if name is None:
+        raise UsageError("import: name a job or a file")
+    path = Path(name)
+    values = read_document(path).values if path.is_file() else _fetch(name, host, key_file)
+    target = output or Path(f"{slug(path.stem)}.yaml")
+    if target.exists():
+        raise UsageError(f"{target}: is there already", hint="name another file with -o")
+    near = path.parent.parent / "files"  # where `platform backup` puts them
+    folder = target.parent.resolve()
+    files = {
+        file.stem: os.path.relpath(content, folder)
+        for file in near.glob("*.json")
+        for content in near.glob(f"{file.stem}-*")
+    }
+    made = import_settings(values, files)
+    header = [f"# Made from {path.name} by `finetune recipes import`."]
+    header += [f"# {safe(note)}" for note in made.notes]
+    body = to_json(made.settings, indent=True).decode()  # JSON is YAML
+    write_atomic(target, ("\n".join(header) + "\n" + body).encode())
+    console.emit({"recipe": str(target), "notes": made.notes})
+    console.name(target)
+    for note in made.notes:
+        console.say(f"note: {safe(note)}", style="yellow")
+    console.say(f"wrote {target}")
+    console.next(f"finetune plan {target}")
+
+
+def _fetch(job: str, host: str, key_file: Path | None) -> dict[str, Any]:
+    from finetune.backends.platform import open_client
+    from finetune.backends.platform.access import read_address
+
+    with open_client(read_address(host, place="--host"), read_key(key_file)) as client:
+        return client.get_job(job).raw
 
 
 def summarize(path: Path) -> str:

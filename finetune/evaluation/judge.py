@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, get_args
 
 from finetune.corpus.privacy import find
-from finetune.corpus.privacy.egress import judge_egress
+from finetune.corpus.privacy.egress import allows_host, judge_egress
 from finetune.errors import RecipeError
 from finetune.evaluation.answers import read_answer
 from finetune.evaluation.cases import Case, Conversation
@@ -103,6 +103,11 @@ def open_judge(recipe: Recipe, manifest: dict[str, Any], *, key: str | None = No
     host, allows = read_host(settings.url), recipe.egress.personal_data
     section = manifest.get("privacy")
     egress = judge_egress(allows, section)
+    if not is_here(settings.url) and not allows_host(recipe.egress.hosts, host):
+        raise RecipeError(
+            f"egress.hosts: records would go to the judge `{safe(host)}`, not one of them",
+            hint="add it there, or leave `evaluation.judge` out",
+        )
     if not egress.allowed and not is_here(settings.url):
         raise RecipeError(
             f"evaluation.judge: records would go to `{safe(host)}`, {egress.fact}:"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.backends.local.quiet import quiet
-from finetune.corpus.privacy.egress import judge_egress
+from finetune.corpus.privacy.egress import allows_host, judge_egress
 from finetune.errors import PlatformError, UsageError
 from finetune.export import adapter
 from finetune.progress import Progress
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PersonalData = Literal["none", "masked", "any"]
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HOST = "huggingface.co"
 _FILES = [adapter.WEIGHTS, adapter.CONFIG, "README.md"]
 
 
@@ -64,6 +65,8 @@ def _require_egress(run: Run, personal_data: PersonalData | None) -> None:
     manifest = run.manifest() or {}
     allowed = personal_data or run.recipe.egress.personal_data
     egress = judge_egress(allowed, manifest.get("privacy"))
+    if not allows_host(run.recipe.egress.hosts, _HOST):
+        raise UsageError(f"{run.folder}: `egress.hosts` of its recipe does not name `{_HOST}`")
     if not egress.allowed:
         raise UsageError(
             f"{run.folder}: must not leave this machine: {egress.fact}, and personal data that may"

@@ -332,6 +332,8 @@ class Egress(Section):
 
     personal_data: Literal["none", "masked", "any"] = "none"
     """Which personal data may leave: none, only masked ones, any."""
+    hosts: list[str] | None = None
+    """Hosts that records may go to, and no others (those that the recipe names where absent)."""
 
 
 class Recipe(Section):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from finetune.corpus.privacy.egress import judge_egress
+from finetune.corpus.privacy.egress import allows_host, judge_egress
 from finetune.errors import Interrupted, RecipeError, RunError
 from finetune.progress import Progress, silent
 
@@ -172,6 +172,11 @@ def check_egress(recipe: Recipe, dataset: Dataset, address: Address) -> None:
     """
     if address.local:
         return
+    if not allows_host(recipe.egress.hosts, address.host):
+        raise RecipeError(
+            f"egress.hosts: records would go to `{address.host}`, which is not one of them",
+            hint="add it there, or name another host",
+        )
     egress = judge_egress(recipe.egress.personal_data, dataset.manifest.get("privacy"))
     if not egress.allowed:
         raise RecipeError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 _DONE = {
@@ -45,3 +45,17 @@ def judge_egress(personal_data: str, section: Mapping[str, Any] | None) -> Egres
     treated = mode in ("mask", "pseudonymize")
     clean = section is not None and not found
     return Egress(fact, personal_data == "any" or clean or (personal_data == "masked" and treated))
+
+
+def allows_host(hosts: Sequence[str] | None, host: str) -> bool:
+    """Return whether records may go to a host.
+
+    Args:
+        hosts: The recipe's `egress.hosts`; None lets them go wherever the recipe names.
+        host: With or without a port.
+
+    Example:
+        >>> allows_host(["api.mistral.ai"], "api.mistral.ai:443"), allows_host([], "example.org")
+        (True, False)
+    """
+    return hosts is None or host in hosts or host.rpartition(":")[0] in hosts

@@ -10,6 +10,7 @@ import time
 import httpx2
 import pytest
 
+from finetune.backends.platform import check_egress
 from finetune.backends.platform.access import Key, find_key, read_address
 from finetune.backends.platform.api import Client
 from finetune.backends.platform.retry import Pace, Refused, Unclear, read_wait
@@ -237,3 +238,24 @@ def test_notices_of_an_end_are_kept_once():
     client.list_models()
     client.list_models()
     assert client.notices == ["x-model-deprecation-timestamp: 2026-12-31"]
+
+
+def test_records_go_to_no_host_that_the_recipe_leaves_out(prepared):
+    recipe, dataset = prepared
+    closed = recipe.model_copy(
+        update={"egress": recipe.egress.model_copy(update={"hosts": ["ft.example.org"]})}
+    )
+    check_egress(closed, dataset, read_address("https://ft.example.org:8443"))
+    check_egress(closed, dataset, read_address("http://127.0.0.1:8000"))
+    with pytest.raises(RecipeError, match=r"egress\.hosts"):
+        check_egress(closed, dataset, read_address("api.mistral.ai"))
+
+
+def test_personal_data_that_were_not_looked_for_do_not_leave(prepared):
+    recipe, dataset = prepared
+    strict = recipe.model_copy(
+        update={"egress": recipe.egress.model_copy(update={"personal_data": "none"})}
+    )
+    with pytest.raises(RecipeError, match="not looked for"):
+        check_egress(strict, dataset, read_address("api.mistral.ai"))
+    check_egress(strict, dataset, read_address("http://127.0.0.1:8000"))
