@@ -74,8 +74,18 @@ def read_node(launch: Launch, environment: Mapping[str, str] = os.environ) -> No
     return Node(int(number), address, int(port) if port.isdigit() else _PORT)
 
 
-def check_launch(recipe: Recipe, environment: Mapping[str, str] = os.environ) -> Node:
+def check_launch(
+    recipe: Recipe,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    devices: tuple[str, int] | None = None,
+) -> Node:
     """Return which machine this is; refuse what cannot be started here, before anything is read.
+
+    Args:
+        recipe: Its `local.launch` is read.
+        environment: Where clusters and launchers say which process this is.
+        devices: Kind and number of what processes are put on; those of this machine where absent.
 
     Raises:
         RecipeError: More processes than devices, or shards where there is no GPU.
@@ -89,7 +99,7 @@ def check_launch(recipe: Recipe, environment: Mapping[str, str] = os.environ) ->
         )
     if launch.processes * launch.nodes == 1:
         return Node()
-    kind, count = count_devices()
+    kind, count = devices or count_devices()
     if launch.processes > count:
         name = "GPU" if kind == "cuda" else "core"
         raise RecipeError(

@@ -6,11 +6,16 @@ from pathlib import Path
 import mistral_common
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from finetune import pipeline, records, runs
 from finetune.backends.local import train
-from finetune.backends.local.launch import Node, build_command
+from finetune.backends.local.launch import Node, build_command, check_launch, read_node
+from finetune.backends.local.ranks import read_ranks
+from finetune.backends.local.schedule import plan_steps, share_step
+from finetune.errors import FinetuneError, RunError
 from finetune.recipe import Recipe
 from finetune.recipe.tree import Launch
 from finetune.tokens import load_tokenizer
@@ -120,3 +125,108 @@ def test_the_command_starts_what_accelerate_understands(tmp_path):
     assert (args.num_cpu_threads_per_process, args.same_network) == (3, True)
     assert args.training_script == "finetune.backends.local.rank"
     assert args.training_script_args == [str(tmp_path)]
+
+
+def test_shards_are_what_accelerate_reads_from_the_command(tmp_path, monkeypatch):
+    from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    launch = Launch(processes=8, strategy="fsdp")
+    command = build_command(launch, tmp_path, kind="cuda", threads=1)
+    args = launch_command_parser().parse_args(command[3:])
+    assert (args.use_fsdp, args.multi_gpu) == (True, False)
+    for key, value in prepare_multi_gpu_env(args).items():
+        if "FSDP" in key:
+            monkeypatch.setenv(key, value)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.reshard_after_forward is True
+    assert plugin.state_dict_type.name == "SHARDED_STATE_DICT"
+    assert plugin.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
+    assert not plugin.cpu_ram_efficient_loading
+    assert not plugin.activation_checkpointing
+
+
+def test_deepspeed_is_zero_2_without_ssh_between_nodes(tmp_path):
+    from accelerate.commands.launch import launch_command_parser
+
+    launch = Launch(processes=2, nodes=2, strategy="deepspeed")
+    node = Node(0, "10.0.0.7", 1234)
+    command = build_command(launch, tmp_path, kind="cuda", threads=1, node=node)
+    args = launch_command_parser().parse_args(command[3:])
+    assert (args.use_deepspeed, args.zero_stage) == (True, 2)
+    assert args.deepspeed_multinode_launcher == "standard"
+
+
+@pytest.mark.parametrize(
+    ("launch", "environment", "message"),
+    [
+        ({"processes": 10_000}, {}, "local.launch.processes: 10000 is more than the"),
+        (
+            {"processes": 2, "strategy": "fsdp"},
+            {},
+            "local.launch.strategy: `fsdp` needs GPUs, this machine has none",
+        ),
+        ({"nodes": 2}, {}, "local.launch.nodes: 2 machines, and nothing says which one this is"),
+        (
+            {"nodes": 2},
+            {"NODE_RANK": "2", "MASTER_ADDR": "x"},
+            "local.launch.nodes: 2 machines, and nothing says",
+        ),
+        (
+            {},
+            {"LOCAL_RANK": "1", "WORLD_SIZE": "4"},
+            "WORLD_SIZE: 4 processes were started from outside",
+        ),
+    ],
+    ids=["devices", "shards", "no node", "node", "torchrun"],
+)
+def test_what_cannot_be_started_is_refused_before_anything_is_read(launch, environment, message):
+    recipe = make_recipe(Path("nowhere"), launch=launch)
+    with pytest.raises(FinetuneError) as caught:
+        check_launch(recipe, environment, devices=("cpu", 2))
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
+
+
+def test_more_processes_than_rank_says_is_an_error():
+    launch = Launch(processes=2)
+    with pytest.raises(RunError, match="2 x 1 processes are to train, 3 were started"):
+        read_ranks(launch, {"WORLD_SIZE": "3", "RANK": "0"})
+    ranks = read_ranks(launch, {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"})
+    assert (ranks.number, ranks.total, ranks.first) == (1, 2, False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "node"),
+    [
+        ({"SLURM_NODEID": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "20007"}, Node(1, "n1", 20007)),
+        (
+            {"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2"},
+            Node(1, "10.0.0.1", 29500),
+        ),
+        ({"NODE_RANK": "0", "MASTER_ADDR": "a"}, Node(0, "a", 29500)),
+    ],
+    ids=["slurm", "skypilot", "torch"],
+)
+def test_a_node_is_known_by_what_its_cluster_says(environment, node):
+    assert read_node(Launch(nodes=2), environment) == node
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=30),
+    st.integers(20, 200),
+    st.integers(10, 100),
+    st.integers(1, 5),
+)
+def test_ranks_share_each_step_out_whole_and_compute_equally_often(lengths, batch, micro, ranks):
+    alone = plan_steps(lengths, epochs=1, batch_tokens=batch, micro_batch_tokens=micro)
+    steps = plan_steps(lengths, epochs=1, batch_tokens=batch, micro_batch_tokens=micro, ranks=ranks)
+    assert [step.tokens for step in steps] == [step.tokens for step in alone]
+    for step, same in zip(steps, alone, strict=True):
+        shares = [share_step(step, rank, ranks) for rank in range(ranks)]
+        assert len({len(share) for share in shares}) == 1
+        counted = [group for share in shares for group, counts in share if counts]
+        samples = sorted(index for group in counted for index in group)
+        assert samples == sorted(index for group in same.micro_batches for index in group)
