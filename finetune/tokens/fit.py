@@ -11,6 +11,7 @@ from finetune.recipe import Recipe
 from finetune.records import (
     AssistantMessage,
     ChatRecord,
+    ClassifierRecord,
     Compared,
     Message,
     Record,
@@ -108,7 +109,7 @@ def fit(
             rule="too-long",
             hint=_HINTS[isinstance(record, TextRecord)],
         )
-    if isinstance(record, Compared):
+    if isinstance(record, Compared | ClassifierRecord):
         return _fit_together(tokenizer, record, limit, policy, samples)
     kept: list[Sample] = []
     dropped = shortened = lost_messages = lost_trained = 0
@@ -130,20 +131,24 @@ def fit(
 
 
 def _fit_together(
-    tokenizer: Tokenizer, record: Compared, limit: int, policy: TooLong, samples: list[Sample]
+    tokenizer: Tokenizer,
+    record: Compared | ClassifierRecord,
+    limit: int,
+    policy: TooLong,
+    samples: list[Sample],
 ) -> Fit:
-    """Leave the same turns out of all answers, the fewest that make them fit, or drop all."""
-    starts = [
-        i for i, message in enumerate(record.prompt) if _begins_turn(record.prompt, i, message)
-    ]
+    """Leave out the fewest turns with which all answers (or what is labelled) fit, or drop all."""
+    field = "messages" if isinstance(record, ClassifierRecord) else "prompt"
+    messages: list[Message] = getattr(record, field) or []
+    starts = [i for i, message in enumerate(messages) if _begins_turn(messages, i, message)]
     low, high = 1, len(starts) - 1 if policy == "truncate-history" else 0
     best: Fit | None = None
     while low <= high:
         middle = (low + high) // 2
-        prompt = _cut(record.prompt, starts[middle])
-        short = tokenizer.encode(msgspec.structs.replace(record, prompt=prompt))
+        rest = _cut(messages, starts[middle])
+        short = tokenizer.encode(msgspec.structs.replace(record, **{field: rest}))
         if max(map(len, short)) <= limit:
-            lost = len(record.prompt) - len(prompt)
+            lost = len(messages) - len(rest)
             best, high = Fit(short, shortened=1, lost_messages=lost), middle - 1
         else:
             low = middle + 1

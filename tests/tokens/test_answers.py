@@ -109,6 +109,25 @@ def test_a_classifier_reads_what_a_model_reads_before_it_answers(tokenizer):
     assert tokenizer.count_many(found) == [(len(sample), 0) for sample in samples]
 
 
+@for_each_tokenizer("v3", "v7")
+def test_a_classifier_reads_the_newest_turns_that_fit(tokenizer):
+    turns = [{"role": ("user", "assistant")[n % 2], "content": f"turn {n}"} for n in range(9)]
+    system = {"role": "system", "content": "be kind"}
+    record = records.from_object("classifier", {"messages": [system, *turns], "labels": {"a": "b"}})
+    (whole,) = tokenizer.encode(record)
+    wanted = records.from_object(
+        "classifier", {"messages": [system, *turns[4:]], "labels": {"a": "b"}}
+    )
+    (rest,) = tokenizer.encode(wanted)
+    found = fit(tokenizer, record, len(rest) + 1, "truncate-history")
+    assert found.samples[0].input_ids == rest.input_ids
+    assert (found.shortened, found.lost_messages) == (1, 4)
+    assert fit(tokenizer, record, len(rest) + 1, "drop").dropped == 1
+    assert fit(tokenizer, record, 3, "truncate-history").samples == []
+    with pytest.raises(DataError, match="too long"):
+        fit(tokenizer, record, len(whole) - 1)
+
+
 @for_each_tokenizer("v1", "v3-tekken")
 def test_documents_are_trained_but_for_bos(tokenizer):
     (sample,) = tokenizer.encode(records.TextRecord(text="<s> plain text"))

@@ -18,6 +18,7 @@ from finetune.backends.local.samples import fit_records
 from finetune.backends.local.task import Task, fill_rows
 from finetune.backends.local.training import tune
 from finetune.corpus.labels import fill_targets, labels_of
+from finetune.errors import DataError
 from finetune.progress import Progress, silent
 from finetune.records import ClassifierRecord
 
@@ -195,16 +196,18 @@ class Classifier:
         self._tokenizer = tokens.load_tokenizer(folder)
         base = load_model(folder, dtype=recipe.local.dtype, quantize=recipe.local.quantize)
         self._model = load_adapter(base, adapter)
-        self._limit = recipe.training.seq_len
+        self._limit, self._policy = recipe.training.seq_len, recipe.data.too_long
 
     def encode(self, record: ClassifierRecord) -> list[int]:
-        """Return the ids of a text or conversation.
+        """Return the ids of a text or conversation, shortened where the recipe says so.
 
         Raises:
             DataError: It cannot be encoded, or is longer than what was trained.
         """
-        (sample,) = tokens.fit(self._tokenizer, record, self._limit).samples
-        return sample.input_ids
+        fitted = tokens.fit(self._tokenizer, record, self._limit, self._policy)
+        if not fitted.samples:
+            raise DataError(f"too long: at most {self._limit:,} tokens", rule="too-long")
+        return fitted.samples[0].input_ids
 
     def classify(
         self, items: Sequence[Sequence[int]], *, progress: Progress = silent
