@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from finetune.corpus.labels import fill_targets
 from finetune.corpus.privacy.egress import allows_host, judge_egress
 from finetune.errors import Interrupted, RecipeError, RunError
 from finetune.progress import Progress, silent
@@ -42,6 +43,7 @@ def train(
 
     Raises:
         RecipeError: The data may not leave this machine.
+        DataError: The labels of a classifier cannot be trained.
         PlatformError: The service cannot be reached, refuses the key, or does not offer this.
         ConfirmationNeeded: It would spend money and nobody said yes.
         TrainingError: The job failed.
@@ -49,6 +51,7 @@ def train(
     """
     from finetune.backends.platform.reconcile import Submission
 
+    recipe = fill_targets(recipe, dataset)
     with connect(recipe, run, key=key) as client:
         check_egress(recipe, dataset, client.address)
         submission = Submission(run, recipe, dataset, client, confirm=confirm, progress=progress)
