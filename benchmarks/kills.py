@@ -14,12 +14,19 @@ import argparse
 import collections
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finetune.runs import Run
 
 WORDS = "red blue green dark light warm cold soft hard round flat small large old new".split()
 
@@ -72,17 +79,33 @@ def start(work: Callable[[], None]) -> int:
         return child
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
+    code = 1
     try:
         work()
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        os._exit(1)
-    os._exit(0)
+        code = 0
+    finally:
+        if code:
+            traceback.print_exc(limit=0)
+        os._exit(code)
+
+
+def judge(folder: Path, wanted: Run) -> float | None:
+    """Return how far the last loss is off, None where the run is not the one that was wanted."""
+    from finetune.runs import list_runs
+
+    found = list_runs(folder / "runs")
+    if len(found) != 1 or found[0].state["state"] != "done":
+        return None
+    one, other = (run.metrics()[-1] for run in (found[0], wanted))
+    name = "adapter_model.safetensors"
+    if (found[0].adapter / name).read_bytes() != (wanted.adapter / name).read_bytes():
+        return None
+    return abs(one["loss"] - other["loss"]) if one["step"] == other["step"] else None
 
 
 def main() -> int:
     """Print the figures; return 1 where a run did not go on as it should."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("kills", type=int, nargs="?", default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -98,7 +121,7 @@ def main() -> int:
     torch.set_num_threads(1)
     draw = random.Random(options.seed)
     states: collections.Counter[str] = collections.Counter()
-    failed, largest, resumed = 0, 0.0, []
+    differences: list[float | None] = []
     with tempfile.TemporaryDirectory() as place:
         path = make_recipe(Path(place))
 
@@ -106,41 +129,31 @@ def main() -> int:
             recipe = load_recipe(path)
             pipeline.run(recipe, folder=folder / "runs", datasets=folder / "datasets")
 
-        whole = Path(place) / "whole"
         begun = time.perf_counter()
-        assert os.waitpid(start(lambda: run(whole)), 0)[1] == 0
+        os.waitpid(start(partial(run, Path(place) / "whole")), 0)
         seconds = time.perf_counter() - begun
-        (wanted,) = list_runs(whole / "runs")
-        weights = (wanted.adapter / "adapter_model.safetensors").read_bytes()
-        last = wanted.metrics()[-1]
-        print(
-            f"unbroken: {seconds:.1f} s, {last['step']} steps, loss {last['loss']:.6f}", flush=True
-        )
-        killed = trial = 0
-        while killed < options.kills:
+        (wanted,) = list_runs(Path(place) / "whole" / "runs")
+        steps = len(wanted.metrics())
+        print(f"unbroken: {seconds:.1f} s, {steps} steps", flush=True)
+        trial = 0
+        while len(differences) < options.kills:
             folder = Path(place) / f"trial-{trial}"
             trial += 1
-            child = start(lambda folder=folder: run(folder))
+            child = start(partial(run, folder))
             time.sleep(draw.uniform(0, seconds))
             os.kill(child, signal.SIGKILL)
             if os.waitpid(child, 0)[1] != signal.SIGKILL:
                 continue  # it was faster
-            killed += 1
             runs = list_runs(folder / "runs") if (folder / "runs").exists() else []
             states[runs[0].state["state"] if runs else "before the run"] += 1
-            before = len(runs[0].metrics()) if runs else 0
-            status = os.waitpid(start(lambda folder=folder: run(folder)), 0)[1]
-            found = list_runs(folder / "runs")
-            good = status == 0 and len(found) == 1 and found[0].state["state"] == "done"
-            if good:
-                line = found[0].metrics()[-1]
-                largest = max(largest, abs(line["loss"] - last["loss"]))
-                written = (found[0].adapter / "adapter_model.safetensors").read_bytes()
-                good = line["step"] == last["step"] and written == weights
-                resumed.append(before)
-            failed += not good
-            print(f"{killed}: {'same' if good else 'FAILED'} after step {before}", flush=True)
-    print(f"{killed} kills: {dict(states)}; {failed} failed; loss differs by {largest:.1e} at most")
+            done = len(runs[0].metrics()) if runs else 0
+            os.waitpid(start(partial(run, folder)), 0)
+            differences.append(judge(folder, wanted))
+            print(f"{len(differences)}: step {done}, off by {differences[-1]}", flush=True)
+            shutil.rmtree(folder)
+    failed = differences.count(None)
+    most = max((value for value in differences if value is not None), default=0.0)
+    print(f"{len(differences)} kills: {dict(states)}; {failed} failed; loss off by {most} at most")
     return int(failed > 0)
 
 
