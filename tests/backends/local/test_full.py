@@ -65,7 +65,7 @@ def test_a_checkpoint_of_another_model_is_refused(folder, samples):
 def test_weights_stay_in_float32_while_bfloat16_computes(folder, tmp_path, samples):
     exact, _ = train(folder, samples)
     rounded, weights = train(tmp_path / "half", samples, dtype="bfloat16")
-    assert rounded == pytest.approx(exact, rel=0.01)
+    assert rounded == pytest.approx(exact, rel=0.02)
     assert rounded != exact
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
 
