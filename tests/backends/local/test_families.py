@@ -85,11 +85,6 @@ FAMILIES = {
     "mistral-7b-v0.3": ("Mistral", ROPE, {}),
     "mistral-nemo": ("Mistral", {**ROPE, "hidden_size": 48, "head_dim": 16}, {}),
     "codestral-22b": ("Mistral", {"num_attention_heads": 6, "hidden_size": 48, **ROPE}, {}),
-    "small-3-text": (
-        "Mistral",
-        {"head_dim": 12, "rope_parameters": {"rope_theta": 1e8, "rope_type": "default"}},
-        {},
-    ),
     "ministral-8b": (
         "Ministral",
         {
@@ -99,7 +94,6 @@ FAMILIES = {
         },
         {},
     ),
-    "ministral-3-text": ("Ministral3", {**YARN, "head_dim": 8}, {}),
     "ministral-3-8b": ("Mistral3/ministral3", {**YARN, "head_dim": 8}, {}),
     "ministral-3-3b": (
         "Mistral3/ministral3",
@@ -124,7 +118,6 @@ FAMILIES = {
     ),
     "mixtral-8x7b-full": ("Mixtral", {**EXPERTS, **ROPE}, {"full": True}),
     "community": ("Mistral", ROPE, {}),
-    "rslora": ("Mistral", ROPE, {"lora": {"rank": 9, "rslora": True}}),
     "dora": ("Mistral3/ministral3", {**YARN, "head_dim": 8}, {"lora": {"rank": 4, "dora": True}}),
 }
 
