@@ -48,7 +48,7 @@ class Tuned(msgspec.Struct, kw_only=True):
         root: Name of its base.
         root_version: The base's weights: a catalog name, a hub id or a folder.
         adapter: Folder of what was trained.
-        recipe: Folder of the run, which has the recipe.
+        whole: It is a model by itself: all its weights were trained.
         context: Longest sequence in tokens.
         fim: It fills in a middle.
         targets: What a classifier answers; None for a model that completes.
@@ -63,6 +63,7 @@ class Tuned(msgspec.Struct, kw_only=True):
     root: str
     root_version: str
     adapter: str
+    whole: bool = False
     context: int = _DEFAULT_CONTEXT
     fim: bool = False
     targets: list[dict[str, Any]] | None = None
@@ -118,7 +119,7 @@ class Models:
             (model.id, model.created, str(job.id), to_json(model).decode()),
         )
 
-    def describe(self, job: Details, adapter: Path, method: str) -> Tuned:
+    def describe(self, job: Details, run: Run, method: str) -> Tuned:
         """Return the model that a job made."""
         base = self._names.all().get(job.model)
         return Tuned(
@@ -127,7 +128,8 @@ class Models:
             job=str(job.id),
             root=job.model,
             root_version=base.model if base else job.model,
-            adapter=str(adapter),
+            adapter=str(run.tuned.resolve()),
+            whole=run.tuned == run.whole,
             context=self._context(job.model),
             fim=method == "pretrain",
             targets=[t.model_dump() for t in job.classifier_targets]
@@ -148,7 +150,10 @@ class Models:
         if found.archived:
             raise Refused(422, f"Model {name} is archived: unarchive it first.")
         classifier = found.targets is not None
-        return Answerer(name, found.root_version, found.adapter, found.context, classifier)
+        model, adapter = found.root_version, found.adapter
+        if found.whole:
+            return Answerer(name, adapter, None, found.context, classifier)
+        return Answerer(name, model, adapter, found.context, classifier)
 
     def find(self, model_id: str) -> Tuned:
         """Return a tuned model.
@@ -221,7 +226,7 @@ class Models:
                 "UPDATE model SET deleted = ? WHERE id = ?", (int(time.time()), model_id)
             )
         run = Path(model.adapter).parent
-        for name in ("adapter", "checkpoints"):
+        for name in ("adapter", "model", "checkpoints"):
             shutil.rmtree(run / name, ignore_errors=True)
 
     def _require_own(self, model_id: str) -> Tuned:
@@ -269,9 +274,8 @@ def _find_base(name: str, model: str) -> BaseCard:
 
 
 def _read_alias(name: str, path: Path) -> Tuned:
-    if not (path / "run.json").is_file() or not (path / "adapter").is_dir():
-        raise UsageError(f"--alias {name}: {path}: is not a run with an adapter")
-    run = Run(path)
+    if not (path / "run.json").is_file() or not (run := Run(path)).tuned.is_dir():
+        raise UsageError(f"--alias {name}: {path}: is not a run that has ended training")
     recipe = run.recipe
     created = dt.datetime.fromisoformat(run.state["created"]).timestamp()
     return Tuned(
@@ -280,7 +284,8 @@ def _read_alias(name: str, path: Path) -> Tuned:
         job=_NO_JOB,
         root=recipe.model,
         root_version=recipe.model,
-        adapter=str((path / "adapter").resolve()),
+        adapter=str(run.tuned.resolve()),
+        whole=run.tuned == run.whole,
         context=find_place(recipe.model).context or _DEFAULT_CONTEXT,
         fim=recipe.method == "pretrain",
         description=f"the run {path.name}",

@@ -244,7 +244,7 @@ class Supervisor:
     def _succeed(self, job: Details, run: Run) -> None:
         verdict = self._verdict(job)
         method = verdict.method if verdict else "sft"
-        model = self._models.describe(job, run.adapter.resolve(), method)
+        model = self._models.describe(job, run, method)
 
         def note(database: Any) -> None:
             self._models.add(database, job, model)

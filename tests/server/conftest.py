@@ -122,6 +122,7 @@ class Running:
             headers=headers,
             timeout=PATIENCE,
             trust_env=False,
+            verify=False,  # it speaks plain HTTP: certificates would be read for nothing
             event_hooks=hooks,
         ) as client:
             yield client

@@ -49,6 +49,7 @@ class Load:
             with contextlib.suppress(httpx2.HTTPError), self.server.client() as client:
                 while not self._stop:
                     self._once(client, next(self._numbers))
+            time.sleep(0.2)  # it is down: leave it the processor
 
     def _once(self, client, number):
         rows = [json.dumps(row) for row in chats(12, number * 100)]
