@@ -22,8 +22,8 @@ memory is the peak resident set.
 
 The loop shares no code with ours. It adds and rounds in the same order, as bfloat16 forgives no
 other: laid end to end in reverse, the loop's own samples give losses 1.7e-3 apart by the third
-step. Ours and the loop compute in the numbers that the backend chooses for this processor; the
-others in those of their defaults.
+step. Ours, TRL and the loop compute in the numbers that the backend chooses for this processor:
+bfloat16, TRL's default, or float32; LLaMA-Factory in float32, its default.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ def run_packed(folder: Path, samples: Samples, steps: int, clock: Clock) -> None
 
 def run_trl(folder: Path, samples: Samples, steps: int, clock: Clock, **options: Any) -> None:
     """TRL as it comes: what is set is what the comparison needs, the rest is its default."""
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from tokenizers import Tokenizer, models
@@ -187,6 +188,7 @@ def run_trl(folder: Path, samples: Samples, steps: int, clock: Clock, **options:
                 max_steps=PLANNED,
                 learning_rate=RATE,
                 lr_scheduler_type="cosine",
+                bf16=find_dtype() == torch.bfloat16,  # else Adam's first steps come apart
                 logging_steps=1,
                 save_strategy="no",
                 use_cpu=True,
