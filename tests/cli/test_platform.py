@@ -117,9 +117,6 @@ def test_objects_are_listed_shown_changed_and_saved(
     for arguments in (
         ("jobs", "list"),
         ("jobs", "show", job),
-        ("files", "list", "--search", "train"),
-        ("models", "list", "--tuned"),
-        ("models", "show", model),
         ("models", "archive", model),
         ("files", "download", file, "-o", "back.jsonl"),
         ("backup", "saved"),
@@ -136,8 +133,6 @@ def test_objects_are_listed_shown_changed_and_saved(
     assert file in service.files
     assert platform("files", "delete", file, "--yes").returncode == 0
     assert file not in service.files
-    missing = platform("files", "show", file)
-    assert (missing.returncode, "404" in missing.stderr) == (2, True)
 
 
 def start(service, place, *arguments):
@@ -212,7 +207,6 @@ def test_a_key_is_nowhere_but_in_requests(submit, platform, service, place):
     said = [submit("--yes"), platform("jobs", "list"), platform("backup", "saved")]
     service.create_says = (422, {"detail": f"key {KEY} may not use this model"})
     said.append(submit("--yes", "--fresh"))
-    service.create_says = (500, {"detail": f"Bearer {KEY}"})
     broken = place / "broken"
     broken.write_text(f"{KEY} {KEY}\n")
     said.append(platform("check", key="broken"))

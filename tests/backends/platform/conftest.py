@@ -14,3 +14,9 @@ def prepared(tmp_path_factory):
 @pytest.fixture
 def run(prepared, tmp_path):
     return simulation.make_run(tmp_path / "run", *prepared)
+
+
+@pytest.fixture(scope="session")
+def steps(prepared, tmp_path_factory):
+    """The steps that an unbroken submission takes."""
+    return simulation.list_steps(tmp_path_factory.mktemp("unbroken") / "run", *prepared)

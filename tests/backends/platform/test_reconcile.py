@@ -11,7 +11,6 @@ from tests.backends.platform.service import Service
 from tests.backends.platform.simulation import (
     Crash,
     Time,
-    list_steps,
     make_run,
     simulate,
     submit,
@@ -68,8 +67,7 @@ def test_what_is_sent_is_what_the_recipe_says(run, prepared):
 
 
 @pytest.mark.parametrize("number", range(23))
-def test_a_crash_at_any_step_is_made_good_by_the_same_command(number, prepared, tmp_path):
-    steps = list_steps(tmp_path / "unbroken", *prepared)
+def test_a_crash_at_any_step_is_made_good_by_the_same_command(number, prepared, steps, tmp_path):
     assert len(steps) == 22
     service, status = simulate(number, tmp_path, *prepared, steps)
 
@@ -78,9 +76,8 @@ def test_a_crash_at_any_step_is_made_good_by_the_same_command(number, prepared, 
     assert service.files == {}
 
 
-def test_troubled_submissions_start_their_job_once(prepared, tmp_path):
-    steps = list_steps(tmp_path / "unbroken", *prepared)
-    for number in range(100, 160):
+def test_troubled_submissions_start_their_job_once(prepared, steps, tmp_path):
+    for number in range(100, 140):
         service, status = simulate(number, tmp_path, *prepared, steps)
         assert (number, status) == (number, "SUCCESS")
         assert (number, list(service.starts.values())) == (number, [1])
