@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PAIRS, STEPS = 4, 4
+PAIRS, STEPS = 4, 3
 RANK, ALPHA, RATE, BETA = 16, 32, 1e-4, 0.1
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BARS = {"speed": 2.0, "loss": 2e-2}
