@@ -34,10 +34,9 @@ CONFIGURATIONS = (
     {"model": "tiny", "micro_batch_tokens": 4096, "dtype": "float32"},
     {"model": "smollm2-135m", "micro_batch_tokens": 2048},
     {"model": "smollm2-135m", "micro_batch_tokens": 2048, "gradient_checkpointing": "on"},
-    {"model": "smollm2-135m", "micro_batch_tokens": 1024, "lora": {"dora": True}},
-    {"model": "smollm2-135m", "micro_batch_tokens": 1024, "full": True},
-    {"model": "smollm2-135m", "micro_batch_tokens": 1024, "full": True, "dtype": "float32"},
-    {"model": "mixture", "micro_batch_tokens": 2048, "lora": {"experts": True}},
+    {"model": "tiny", "micro_batch_tokens": 4096, "lora": {"dora": True}},
+    {"model": "tiny", "micro_batch_tokens": 2048, "full": True},
+    {"model": "mixture", "micro_batch_tokens": 1024, "lora": {"experts": True}},
 )
 
 
