@@ -58,7 +58,7 @@ class Load:
         reply = client.post("/v1/files", files=files, data={"purpose": "fine-tune"})
         file = reply.json()["id"]
         self._note(self.files.__setitem__, file, content)
-        if number % 4 == 0 and len(self.jobs) < 40:
+        if number % 8 == 0 and len(self.jobs) < 40:
             body = {
                 "model": "small",
                 "training_files": [{"file_id": file}],

@@ -20,9 +20,15 @@ def make(client, rows=None, *, name="train.jsonl", **fields):
     return client.post("/v1/fine_tuning/jobs", json=body | fields)
 
 
-def test_a_job_started_by_itself_makes_a_model(client):
-    job = make(client, suffix="auto").json()["id"]
-    done = wait_for(client, job, "SUCCESS")
+@pytest.fixture(scope="module")
+def done(server):
+    """A job that has ended well."""
+    with server.client() as client:
+        job = make(client, name="seen.jsonl", suffix="auto").json()["id"]
+        return wait_for(client, job, "SUCCESS")
+
+
+def test_a_job_started_by_itself_makes_a_model(client, done):
 
     steps = [checkpoint["step_number"] for checkpoint in done["checkpoints"]]
     assert steps == [10, 20]
@@ -237,9 +243,8 @@ def test_jobs_outlive_a_killed_server_and_a_stopped_one(serve):
     assert trained.count(long) == trained.count(waiting) == 1
 
 
-def test_people_see_jobs_with_their_curves(client, server):
-    job = make(client, name="seen.jsonl", suffix="seen").json()["id"]
-    wait_for(client, job, "SUCCESS")
+def test_people_see_jobs_with_their_curves(server, done):
+    job = done["id"]
     browser = httpx2.Client(base_url=server.url, auth=("anyone", server.key()), trust_env=False)
     with browser:
         overview, page = browser.get("/"), browser.get(f"/jobs/{job}")

@@ -7,10 +7,10 @@ from tests.server.killing import Load, check_each_was_trained_once, check_nothin
 
 @pytest.mark.heavy
 def test_a_server_that_is_killed_under_load_loses_nothing(serve):
-    """Five kills; `benchmarks/serve.py kills` makes a hundred at random moments."""
+    """Three kills; `benchmarks/serve.py kills` makes a hundred at random moments."""
     server = serve("--workers", "2")
     with Load(server) as load:
-        for count in (1, 4, 8, 15, 22):
+        for count in (1, 6, 14):
             load.wait_for(count)
             server.kill()
             server.start()
