@@ -38,7 +38,7 @@ def make_case(number=1, messages=None):
 def decide(bench, pairs, cases=None):
     cases = cases or [make_case(number) for number in range(1, len(pairs) + 1)]
     base, tuned = (
-        Outcome([], [], [Answer(text) for text in side]) for side in zip(*pairs, strict=True)
+        Outcome([], [], [], [Answer(text) for text in side]) for side in zip(*pairs, strict=True)
     )
     return judge(bench, cases, (base, tuned))
 
