@@ -27,7 +27,7 @@ def test_help_lists_every_command_and_loads_none_of_the_heavy_libraries():
         assert summary in done.stdout
 
 
-PARTS = {"privacy": ("find", "erase")}
+PARTS = {"privacy": ("find", "erase"), "platform": ("check", "backup")}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
