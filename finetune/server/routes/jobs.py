@@ -39,7 +39,7 @@ Job = Annotated[CompletionJob | ClassifierJob, Field(discriminator="job_type")]
 JobDetails = Annotated[CompletionDetails | ClassifierDetails, Field(discriminator="job_type")]
 
 
-def _require_offered(service: Annotated[Any, Depends(find_service)]) -> None:
+async def _require_offered(service: Annotated[Any, Depends(find_service)]) -> None:
     refuse = service.settings.refuse
     if refuse == "gone":
         raise Refused(410, "Fine-tuning jobs are not offered any more.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -11,30 +11,27 @@ from finetune.server.contract import Refusal
 from finetune.server.keys import Key
 from finetune.server.refusal import Refused
 
-if TYPE_CHECKING:
-    from finetune.server.app import Service
-
 _BEARER = HTTPBearer(auto_error=False, description="A key of `finetune serve keys create`.")
 
 
-def find_service(request: Request) -> Any:
-    """Return the service behind a request."""
+async def find_service(request: Request) -> Any:
+    """Return the service behind a request; async, as all else would cost a thread each time."""
     return request.app.state.service
 
 
 async def admit(
-    request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    service: Annotated[Any, Depends(find_service)],
 ) -> Key:
     """Return the key of a request.
 
     Raises:
         Refused: 401 without one that holds, 429 over its limit.
     """
-    service: Service = find_service(request)
     if credentials is None:
         raise Refused(401, "Unauthorized", headers={"WWW-Authenticate": "Bearer"})
-    return service.gate.admit(credentials.credentials)
+    key: Key = service.gate.admit(credentials.credentials)
+    return key
 
 
 Caller = Annotated[Key, Depends(admit)]
