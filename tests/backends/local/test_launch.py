@@ -225,7 +225,7 @@ def test_ranks_share_each_step_out_whole_and_compute_equally_often(lengths, batc
     steps = plan_steps(lengths, epochs=1, batch_tokens=batch, micro_batch_tokens=micro, ranks=ranks)
     assert [step.tokens for step in steps] == [step.tokens for step in alone]
     for step, same in zip(steps, alone, strict=True):
-        shares = [share_step(step, rank, ranks) for rank in range(ranks)]
+        shares = [share_step(step.micro_batches, rank, ranks) for rank in range(ranks)]
         assert len({len(share) for share in shares}) == 1
         counted = [group for share in shares for group, counts in share if counts]
         samples = sorted(index for group in counted for index in group)
