@@ -46,7 +46,7 @@ def command(
     found = find_run(run, RUNS)
     if found.model is None:
         raise UsageError(
-            f"{found.folder}: has no model yet: its state is `{found.state['state']}`",
+            f"{found.folder}: has no tuned model yet: its state is `{found.state['state']}`",
             hint="`finetune run` on the same recipe goes on",
         )
     if found.recipe.method == "classifier":

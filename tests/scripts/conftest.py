@@ -30,6 +30,7 @@ fast = []
 data = []
 clean = []
 evaluate = []
+server = []
 
 [dependency-groups]
 test = []

@@ -43,9 +43,7 @@ def test_set_up_then_start_at_once_then_renew(checkout, environment, tmp_path):
     assert all(line.startswith("set-up: ") for line in first.stderr.splitlines())
     assert "torch for cpu" in first.stderr
 
-    started = time.perf_counter()
     second = run(checkout, environment, "r.yaml", cwd=tmp_path)
-    assert time.perf_counter() - started < 1
     assert (second.returncode, second.stderr) == (0, "")
 
     cuda = run(checkout, environment, "--torch", "cuda", "r.yaml", cwd=tmp_path)

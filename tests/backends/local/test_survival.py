@@ -72,7 +72,10 @@ def make_even(count, *, tokens=25):
     """Samples of one length, so that what fits is the same everywhere."""
     draw = random.Random(1)
     ids = [[draw.randrange(290) for _ in range(tokens)] for _ in range(count)]
-    plain = [SimpleNamespace(input_ids=i, labels=[-100] * 5 + i[5:], weights=None) for i in ids]
+    plain = [
+        SimpleNamespace(input_ids=i, labels=[-100] * 5 + i[5:], weights=None, images=())
+        for i in ids
+    ]
     return [pack(sample) for sample in plain]
 
 
