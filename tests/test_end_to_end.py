@@ -75,7 +75,7 @@ def test_the_same_command_again_says_that_nothing_is_left(unbroken, home, finetu
     assert done.returncode == 0
     assert "nothing left to do" in done.stderr
     assert run.folder.name in done.stdout
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert len(list_runs(home / "runs")) == 1
 
 
