@@ -154,7 +154,7 @@ class Run:
         """Write a new state and further facts into `run.json`."""
         if state not in STATES:
             raise RunError(f"{self.folder}: `{state}` is not a state of a run")
-        now = _now().isoformat(timespec="seconds")
+        now = _now().isoformat(timespec="milliseconds")
         document = self.state | {"error": None} | facts | {"state": state, "updated": now}
         write_atomic(self.folder / "run.json", to_json(document, indent=True))
         self.event("state", state=state)

@@ -76,7 +76,7 @@ def command(
     )
     console.name(run.folder)
     _show_run(console, run)
-    if state["updated"] < started.isoformat(timespec="seconds"):
+    if state["updated"] < started.isoformat(timespec="milliseconds"):
         console.say("done before: nothing left to do; `--fresh` starts over", style="green")
     else:
         passed = dt.datetime.now(dt.UTC) - started

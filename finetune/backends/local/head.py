@@ -17,12 +17,18 @@ from finetune.recipe.tree import ClassifierTarget
 
 WEIGHTS, CONFIG = "classifier.safetensors", "classifier.json"
 
+SCALE = 16.0  # length of the states that are read, as in NormFace (arXiv 1704.06369)
+
 # Indices of a record's labels for each target in order; None where it has not the target.
 Labels = Sequence[tuple[int, ...] | None]
 
 
 class Head(torch.nn.Module):
-    """Linear scores in float32, without bias; all start at 0, where every label is as likely.
+    """Linear scores in float32, without bias, of hidden states of one length.
+
+    All start at 0, where every label is as likely. A step of Adam moves all weights alike, and
+    hidden states of wide models, or of models with large norms, would throw the scores about by
+    what they have in common: at one length, a learning rate means the same for all of them.
 
     Args:
         targets: What is told, each with its labels and loss function.
@@ -45,7 +51,8 @@ class Head(torch.nn.Module):
     def forward(self, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the scores of hidden states [n, width]: [n, labels] for each target."""
         with torch.autocast(states.device.type, enabled=False):
-            scores = functional.linear(states.float(), self.classifier.float())
+            scaled = SCALE * functional.normalize(states.float(), dim=1)
+            scores = functional.linear(scaled, self.classifier.float())
         return torch.split(scores, self._sizes, dim=1)
 
     def probabilities(self, states: torch.Tensor) -> list[torch.Tensor]:

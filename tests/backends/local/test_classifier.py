@@ -62,7 +62,7 @@ def prepare(recipe):
 def plain_loss(model, ids, labels):
     """One item by itself, with transformers' own attention and no code of ours but the weights."""
     hidden = model.get_decoder()(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
-    scores = model.head.classifier @ hidden
+    scores = model.head.classifier @ (16 * hidden / hidden.norm())
     total = torch.zeros(())
     if labels[0] is not None:
         total += -scores[:3].log_softmax(0)[labels[0][0]]
@@ -149,7 +149,7 @@ def test_a_head_is_read_back_as_it_was_written(tmp_path):
     assert torch.equal(again.classifier, head.classifier)
     states = torch.randn(2, 6)
     topic, tags = again.probabilities(states)
-    scores = states @ head.classifier.T
+    scores = 16 * states / states.norm(dim=1, keepdim=True) @ head.classifier.T
     torch.testing.assert_close(topic, scores[:, :3].softmax(1))
     torch.testing.assert_close(tags, scores[:, 3:].sigmoid())
 
