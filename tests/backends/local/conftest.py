@@ -86,6 +86,14 @@ def go_on(task, model, items, recipe, steps=None, *, folder, identity=None, **mo
     return fit(task, model, items, steps, recipe, folder=folder, identity=identity, **more)
 
 
+def assert_near(got, wanted, most=1e-5):
+    """Each tensor is off by at most this share of its own largest value."""
+    assert got.keys() == wanted.keys()
+    for name, tensor in got.items():
+        off, largest = (tensor - wanted[name]).abs().max(), wanted[name].abs().max()
+        assert off <= most * largest, (name, off.item(), largest.item())
+
+
 @pytest.fixture
 def samples():
     return [pack(sample) for sample in make_samples(12)]

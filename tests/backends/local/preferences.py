@@ -31,10 +31,10 @@ def make_answer(prompt, answer):
 
 
 def disturb(model, seed=1):
-    """Move the adapter, so that it says something else than the base."""
+    """Move what is trained, so that it says something else than the base."""
     draw = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if ".default." in name:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
 
 

@@ -14,7 +14,7 @@ from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.quiet import quiet
 from finetune.backends.local.schedule import Step
 from finetune.errors import DataError
-from tests.backends.local.conftest import go_on, make_model, make_recipe
+from tests.backends.local.conftest import assert_near, go_on, make_model, make_recipe
 from tests.backends.local.preferences import disturb, gradients, make_answer, make_rows
 
 BETA = 0.3
@@ -94,19 +94,16 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path, rows):
     assert logged["kl"] == pytest.approx(metrics["kl"], abs=1e-5)
     assert logged["reward_chosen"] == pytest.approx(metrics["rewards/chosen"], abs=1e-5)
     assert logged["reward_rejected"] == pytest.approx(metrics["rewards/rejected"], abs=1e-5)
-    got, expected = gradients(ours), gradients(theirs)
-    assert got.keys() == expected.keys()
-    for name, gradient in got.items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+    assert_near(gradients(ours), gradients(theirs))
 
 
-def train(folder, rows, *, groups=((0, 1, 2, 3, 4, 5),), stop=None):
+def train(folder, rows, *, stop=None):
     """Train all ratings in each of six steps; return the metrics and the trained weights."""
     recipe = make_recipe(lora={"rank": 4, "dropout": 0.0})
     model = add_adapter(make_model(), recipe.local.lora)
     items = kto.refer(model, make_ratings(rows))
     tokens = sum(item.tokens for item in items)
-    steps = [Step([list(group) for group in groups], tokens, n + 1.0) for n in range(6)]
+    steps = [Step([list(range(6))], tokens, n + 1.0) for n in range(6)]
     lines = []
 
     def metric(**values):
@@ -127,16 +124,6 @@ def test_good_answers_gain_and_the_others_lose(tmp_path, rows):
     assert lines[-1]["reward_chosen"] > 0.1 > -0.1 > lines[-1]["reward_rejected"]
     assert lines[-1]["kl"] >= 0
     assert lines[-1]["validation_loss"] < lines[1]["validation_loss"]
-
-
-def test_micro_batches_add_up_to_the_step(tmp_path, rows):
-    whole, one = train(tmp_path / "whole", rows)
-    split, other = train(tmp_path / "split", rows, groups=((0, 2), (1, 3), (4, 5)))
-    for a, b in zip(whole, split, strict=True):
-        for name in ("loss", "kl", "reward_chosen", "reward_rejected"):
-            assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-4)
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_killed_run_goes_on_exactly(tmp_path, rows):
