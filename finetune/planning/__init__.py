@@ -35,7 +35,7 @@ from finetune.planning.counting import Counting, SourceCount, add_up, count_data
 from finetune.planning.gpus import name_gpus, name_least
 from finetune.planning.place import Place, check_model
 from finetune.planning.problems import find_crowd, list_problems
-from finetune.planning.service import Cost, Upload, name_host, plan_upload
+from finetune.planning.service import Cost, Upload, name_fate, name_host, plan_upload
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.recipe.tree import ClassifierTarget
@@ -351,10 +351,8 @@ class _Bill:
         if memory is not None and not memory.fits:
             notes.append(name_gpus(memory.parts))
         if total.too_long and not self.local:
-            notes.append(
-                f"{plural(total.too_long, 'sample')} longer than `training.seq_len`: what the "
-                "service does with them is not documented"
-            )
+            fate = name_fate(self.recipe)
+            notes.append(f"{plural(total.too_long, 'sample')} longer than `training.seq_len`{fate}")
         if not self.local and name_host(self.recipe)[1]:
             notes.append("the service is on this machine: the data do not leave it")
         elif not self.local:

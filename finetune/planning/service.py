@@ -6,10 +6,11 @@ import msgspec
 
 from finetune.backends.local.schedule import DEFAULT_EPOCHS
 from finetune.backends.platform.access import EMBEDDED, read_address
-from finetune.backends.platform.jobs import name_model
+from finetune.backends.platform.jobs import find_skip_share, is_own_server, name_model
 from finetune.backends.platform.uploads import Part, list_parts, validation_limit
 from finetune.catalog import LIMITS, MONEY, PRIVACY, STEP_TOKENS_SEEN, Fact, Model
 from finetune.corpus import Dataset
+from finetune.methods import METHODS
 from finetune.recipe import Recipe
 from finetune.text import plural, size
 
@@ -102,6 +103,17 @@ def name_host(recipe: Recipe) -> tuple[str, bool]:
         return "this machine", True
     address = read_address(recipe.platform.host)
     return address.host, address.local
+
+
+def name_fate(recipe: Recipe) -> str:
+    """Return what becomes of samples that are too long, as the end of a sentence about them."""
+    if not is_own_server(recipe):
+        return ": what the service does with them is not documented"
+    if METHODS[recipe.method].record == "text":
+        return ": the server cuts them into windows"
+    if find_skip_share(recipe):
+        return ": the server leaves them out"
+    return ": the server refuses the job; raise it, or set `data.too_long: drop`"
 
 
 def _tell(fact: Fact) -> str:

@@ -311,14 +311,15 @@ class Platform(Section):
     """Where the service is: a host, an address such as `http://127.0.0.1:8000`, or `embedded` for \
 a server of this tool's own that ends with the run."""
     model: str | None = None
-    """The model's name there, where the catalog knows none for `model`."""
+    """The model's name there (where absent: La Plateforme's for `model` as the catalog has it; on \
+a server of one's own the catalog's, or the end of the path)."""
     suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,11}$")] | None = None
     """Part of the tuned model's name, at most 11 characters."""
     max_cost: Annotated[str, Field(pattern=r"^\d+(\.\d+)? (EUR|USD)$")] | None = None
     """The run stops before it spends more than this, such as `20 EUR`."""
     invalid_sample_skip_percentage: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Share of invalid samples that the service leaves out before it fails: a fraction, despite \
-its name."""
+its name (0.5 on a server of one's own where `data.too_long` is `drop`)."""
     integrations: list[Wandb] = []
     """Projects of Weights & Biases that the service writes to."""
     repositories: list[Repository] = []

@@ -111,6 +111,7 @@ class Jobs:
                 "name": _name(job_id),
                 "model": weights.model,
                 "local": weights.local.model_dump(mode="json", exclude_unset=True),
+                "seed": weights.seed,
                 "job_type": request.job_type or _find_type(train[0]["path"]),
                 "hyperparameters": request.hyperparameters.model_dump(mode="json"),
                 "skip": request.invalid_sample_skip_percentage,

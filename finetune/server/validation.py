@@ -49,6 +49,7 @@ class Order(msgspec.Struct, kw_only=True):
         name: Name of the recipe.
         model: The base: a catalog name, a hub id or a folder.
         local: The recipe's section `local`.
+        seed: The recipe's seed.
         job_type: What is trained; by the data where None.
         hyperparameters: As in the request.
         skip: Fraction of the samples that may be left out.
@@ -60,6 +61,7 @@ class Order(msgspec.Struct, kw_only=True):
     name: str
     model: str
     local: dict[str, Any]
+    seed: int = 0
     job_type: str | None
     hyperparameters: dict[str, Any]
     skip: float
@@ -254,6 +256,7 @@ def _write_recipe(order: Order, method: str) -> dict[str, Any]:
         "name": order.name,
         "model": order.model,
         "method": method,
+        "seed": order.seed,
         "data": {
             "train": [{"path": f.path, "weight": f.weight, **source} for f in order.train],
             "validation": [{"path": f.path, **source} for f in order.validation] or 0.0,

@@ -23,6 +23,8 @@ class Weights(Section):
     """A catalog name, a hub id, or a folder (relative to the file)."""
     local: Local = Local()
     """How it is trained: the recipe's section of this name."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random in its jobs, which no request names."""
     price: Annotated[float, Field(ge=0)] = 0.0
     """What a million trained tokens cost, for the bill of a job."""
     currency: str = "EUR"

@@ -27,8 +27,8 @@ def serve(
 ) -> Iterator[tuple[str, Key]]:
     """Start a server for a run; give its address and a key, and end it afterwards.
 
-    It trains as the recipe's `local` section says. Its folder is `server/` in the run's own: it
-    goes on with its jobs when it is started again.
+    It trains as the recipe's `local` section and its seed say. Its folder is `server/` in the run's
+    own: it goes on with its jobs when it is started again.
 
     Raises:
         PlatformError: It does not start.
@@ -36,7 +36,7 @@ def serve(
     folder, names = run.folder / "server", run.folder / "server.yaml"
     python = [sys.executable, *command]
     recipe = run.recipe
-    weights = {"model": recipe.model, "local": recipe.settings["local"]}
+    weights = {"model": recipe.model, "local": recipe.settings["local"], "seed": recipe.seed}
     write_atomic(names, to_json({name_model(recipe): weights}, indent=True))  # JSON is YAML
     with open(run.folder / "server.log", "ab") as log:
         process = subprocess.Popen(

@@ -7,9 +7,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from os import environ
+from pathlib import PurePath
 from typing import Any
 
 from finetune.backends.local.schedule import DEFAULT_EPOCHS
+from finetune.backends.platform.access import EMBEDDED, read_address
 from finetune.backends.platform.replies import Job
 from finetune.backends.platform.uploads import Part
 from finetune.catalog import find_model
@@ -18,15 +20,18 @@ from finetune.methods import METHODS
 from finetune.recipe import Recipe
 
 _WANDB_KEY = 40  # characters, by the contract
+_MOST_SKIPPED = 0.5  # share of the samples, by the contract
 
 
 def name_model(recipe: Recipe) -> str:
-    """Return what the service calls the recipe's model.
+    """Return what the service calls the recipe's model; a server of one's own calls it as we do.
 
     Raises:
         RecipeError: Nobody knows.
     """
     model = find_model(recipe.model)
+    if is_own_server(recipe):
+        return recipe.platform.model or (model.name if model else PurePath(recipe.model).name)
     name = recipe.platform.model or (model.platform if model else None)
     if name is None:
         raise RecipeError(
@@ -34,6 +39,16 @@ def name_model(recipe: Recipe) -> str:
             hint="set `platform.model`, or use `--backend local`",
         )
     return name
+
+
+def is_own_server(recipe: Recipe) -> bool:
+    """Tell whether the service is another than Mistral's: one of `finetune serve`.
+
+    Raises:
+        RecipeError: `platform.host` is no address.
+    """
+    host = recipe.platform.host
+    return host == EMBEDDED or not read_address(host).own
 
 
 def make_suffix(recipe: Recipe, run: str) -> str:
@@ -77,7 +92,7 @@ def make_body(
         "validation_files": [file_id for part, file_id in files if part.weight is None] or None,
         "suffix": suffix,
         "auto_start": False,
-        "invalid_sample_skip_percentage": recipe.platform.invalid_sample_skip_percentage,
+        "invalid_sample_skip_percentage": find_skip_share(recipe),
         "integrations": [
             _wandb(one.model_dump(exclude_none=True), environment)
             for one in recipe.platform.integrations
@@ -117,6 +132,17 @@ def _agree(key: str, sent: Any, told: Any) -> bool:
     if isinstance(told, int | float) and isinstance(sent, int | float):
         return math.isclose(sent, told, rel_tol=0.05 if key == "epochs" else 1e-6)
     return bool(sent == told)
+
+
+def find_skip_share(recipe: Recipe) -> float:
+    """Return the share of samples that may be left out.
+
+    Mistral's host is not documented to count what is too long as invalid; a server of one's own
+    does, so that `too_long: drop` leaves out there what it leaves out here.
+    """
+    said = recipe.platform.invalid_sample_skip_percentage
+    drops = recipe.data.too_long == "drop" and is_own_server(recipe)
+    return said or (_MOST_SKIPPED if drops else 0.0)
 
 
 def _hyperparameters(recipe: Recipe) -> dict[str, Any]:
