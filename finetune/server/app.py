@@ -28,7 +28,7 @@ from finetune.server.keys import Gate, Key
 from finetune.server.models import Models
 from finetune.server.refusal import Refused
 from finetune.server.store import Store
-from finetune.server.supervisor import TRAINER, Supervisor, make_bill, validate_command
+from finetune.server.supervisor import TRAINER, VALIDATOR, Supervisor, make_bill
 from finetune.server.validation import Verdict
 from finetune.server.weights import Names, read_names
 from finetune.server.worker import Worker
@@ -44,6 +44,7 @@ class Settings(NamedTuple):
         workers: How many jobs train at once.
         exclusive: Training has the device to itself: nobody answers meanwhile.
         trainer: The command that trains, instead of `finetune run`.
+        validator: The command that validates, instead of the server's own.
         refuse: A no that clients have to stand, for their tests: `cards` that can't be tuned, a
             refused `create`, jobs that are `gone` (410) or `missing` (404).
     """
@@ -54,6 +55,7 @@ class Settings(NamedTuple):
     workers: int = 1
     exclusive: bool = False
     trainer: tuple[str, ...] = TRAINER
+    validator: tuple[str, ...] = VALIDATOR
     refuse: str | None = None
 
 
@@ -83,6 +85,7 @@ class Service:
             self.names,
             workers=settings.workers,
             trainer=settings.trainer,
+            validator=settings.validator,
         )
         self.inference = Inference(self.store.folder, self._is_shut)
         self.files.sweep()
@@ -100,7 +103,7 @@ class Service:
             order = self.jobs.order(request, key, job_id)
             write_atomic(folder / "request.json", to_json(order))
             worker = Worker(folder, "validate")
-            worker.start(validate_command(folder), cwd=self.store.folder)
+            worker.start([*self.settings.validator, str(folder)], cwd=self.store.folder)
             worker.wait()
             path = folder / "validation.json"
             verdict = msgspec.convert(read_json(path), Verdict) if path.is_file() else Verdict()

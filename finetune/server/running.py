@@ -43,7 +43,7 @@ def open_settings(
         raise MissingExtra("server", error.name or "fastapi") from None
     exclusive = find_device().kind == "cuda" if share is None else not share
     command = tuple(shlex.split(trainer)) if trainer else TRAINER
-    return Settings(folder, models, aliases, workers, exclusive, command, refuse)
+    return Settings(folder, models, aliases, workers, exclusive, trainer=command, refuse=refuse)
 
 
 def serve(settings: Settings, *, host: str, port: int, ready: Callable[[str], None]) -> None:

@@ -37,6 +37,7 @@ from finetune.server.worker import Worker
 
 ENDED: tuple[Status, ...] = ("SUCCESS", "FAILED", "FAILED_VALIDATION", "CANCELLED")
 TRAINER = (sys.executable, "-m", "finetune", "run", "--json")
+VALIDATOR = (sys.executable, "-m", "finetune.server.validation")
 _TRIES = 3  # starts of a worker that ends without a word and without progress
 _PATIENCE = 60.0  # seconds between asking a worker to stop and making it
 
@@ -51,6 +52,7 @@ class Supervisor:
         names: What the names of models mean.
         workers: How many jobs train at once.
         trainer: The command that trains; the recipe and `--run FOLDER` are put behind it.
+        validator: The command that validates; the job's folder is put behind it.
     """
 
     def __init__(
@@ -62,9 +64,10 @@ class Supervisor:
         *,
         workers: int = 1,
         trainer: Sequence[str] = TRAINER,
+        validator: Sequence[str] = VALIDATOR,
     ) -> None:
         self._store, self._jobs, self._models, self._names = store, jobs, models, names
-        self._workers, self._trainer = workers, trainer
+        self._workers, self._trainer, self._validator = workers, trainer, validator
         self._asked: dict[str, float] = {}
         self._stopping = False
         self._wake = threading.Event()
@@ -141,7 +144,7 @@ class Supervisor:
         command = (
             (*self._trainer, folder / "recipe.yaml", "--run", self._jobs.run_folder(job_id))
             if kind == "train"
-            else validate_command(folder)
+            else (*self._validator, folder)
         )
         return Worker(folder, kind).start(list(map(str, command)), cwd=self._store.folder)
 
@@ -283,11 +286,6 @@ class Supervisor:
 
 
 _KINDS = ("validate", "train")
-
-
-def validate_command(folder: Path) -> list[str]:
-    """Return the command that validates a job."""
-    return [sys.executable, "-m", "finetune.server.validation", str(folder)]
 
 
 def make_bill(verdict: Verdict, base: Weights | None) -> tuple[Metadata, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,34 +11,49 @@ import sys
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from finetune.runs import list_runs
-from tests.backends.platform.service import Service
-from tests.backends.platform.simulation import KEY, LINE, RECIPE
+from tests.backends.platform.service import Service, Site
+from tests.backends.platform.simulation import make_dataset, write_sources
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture
-def service():
-    made = Service()
-    made.cost = (0.5, "EUR")
-    server, made.url = made.serve()
-    yield made
-    server.shutdown()
-    server.server_close()
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    return Site(folder / "site", *make_dataset(folder))
 
 
 @pytest.fixture
-def place(tmp_path):
+def serve(site, tmp_path):
+    """Give a service on a port, as long as the block."""
+
+    @contextlib.contextmanager
+    def start(**options):
+        made = Service(site, tmp_path / "server", cost=(0.5, "EUR"), **options)
+        with made.serve() as made.url:
+            yield made
+
+    return start
+
+
+@pytest.fixture
+def service(serve):
+    with serve() as made:
+        yield made
+
+
+@pytest.fixture
+def place(tmp_path, service):
     """A folder with a key, data and a recipe."""
-    (tmp_path / "key").write_text(f"{KEY}\n")
-    for name in "ab":
-        lines = [LINE.format(f"{name}{number}", "x" * (number % 7 + 1)) for number in range(60)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
-    (tmp_path / "r.yaml").write_text(RECIPE)
-    return tmp_path
+    folder = tmp_path / "place"
+    folder.mkdir()
+    (folder / "key").write_text(f"{service.key}\n")
+    write_sources(folder)
+    return folder
 
 
 @pytest.fixture
@@ -78,7 +94,7 @@ def test_a_run_over_http_ends_with_a_tuned_model_and_the_same_command_has_nothin
     (run,) = list_runs(place / "runs")
     check_document("files/run", run.state)
     assert run.state["tuned_model"] == document["model"]
-    assert list(service.starts.values()) == [1]
+    assert len(service.trained) == 1
 
     again = submit("--yes")
     assert again.returncode == 0
@@ -97,10 +113,10 @@ def test_check_tells_what_is_wrong(platform, finetune, service, place, check_doc
     (place / "wrong").write_text("another-key-000000")
     refused = platform("check", key="wrong")
     assert (refused.returncode, "the key is refused" in refused.stderr) == (4, True)
-    service.offers = False
+    service.refuse("cards")
     closed = platform("check")
     assert (closed.returncode, "no" in closed.stderr) == (8, True)
-    service.offers, service.jobs_say = True, (410, {"detail": "The API is retired."})
+    service.refuse("gone")
     retired = platform("check")
     assert (retired.returncode, "retired" in retired.stderr) == (8, True)
     away = finetune("platform", "check", "--host", "http://127.0.0.1:9", "--api-key-file", "key",
@@ -112,7 +128,8 @@ def test_objects_are_listed_shown_changed_and_saved(
     platform, submit, service, place, check_document
 ):
     assert submit("--yes", "-s", "platform.keep_files=true", "-q").returncode == 0
-    (job,), (model,) = service.jobs, service.models
+    (job,) = service.jobs
+    (model,) = [one["fine_tuned_model"] for one in service.jobs.values()]
     file = next(iter(service.files))
     for arguments in (
         ("jobs", "list"),
@@ -125,7 +142,7 @@ def test_objects_are_listed_shown_changed_and_saved(
         assert done.returncode == 0, (arguments, done.stderr)
         check_document("cli/platform", json.loads(done.stdout))
 
-    assert (place / "back.jsonl").read_bytes() == service.files[file]["content"]
+    assert (place / "back.jsonl").read_bytes() == service.files[file]
     assert json.loads((place / "saved" / "jobs" / f"{job}.json").read_bytes())["checkpoints"]
     assert len(list((place / "saved" / "files").glob("*.jsonl"))) == 3
     refused = platform("files", "delete", file)
@@ -145,20 +162,13 @@ def start(service, place, *arguments):
 
 def wait_for_start(service):
     end = time.monotonic() + 120
-    while not service.starts:
+    while not service.trained:
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def hold(service):
-    """Let jobs run until they are cancelled."""
-    advance = service.advance
-    service.advance = lambda job: advance(job) if job["status"] != "RUNNING" else None
-    return lambda: setattr(service, "advance", advance)
-
-
 def test_ctrl_c_detaches_and_the_same_command_goes_on(submit, service, place):
-    release = hold(service)
+    service.hold()
     process = start(service, place)
     wait_for_start(service)
     process.send_signal(signal.SIGINT)
@@ -168,13 +178,13 @@ def test_ctrl_c_detaches_and_the_same_command_goes_on(submit, service, place):
     (run,) = list_runs(place / "runs")
     assert run.state["state"] == "interrupted"
 
-    release()
+    service.release()
     assert submit("--yes").returncode == 0
-    assert list(service.starts.values()) == [1]
+    assert len(service.trained) == 1
 
 
 def test_a_second_shell_is_refused_and_cancel_stops_the_job(submit, finetune, service, place):
-    hold(service)
+    service.hold()
     process = start(service, place)
     wait_for_start(service)
     second = submit("--yes")
@@ -191,32 +201,35 @@ def test_a_second_shell_is_refused_and_cancel_stops_the_job(submit, finetune, se
 
 
 def test_watch_follows_a_job_that_nobody_works_on(finetune, service, place):
-    release = hold(service)
+    service.hold()
     process = start(service, place)
     wait_for_start(service)
     process.kill()
     process.communicate(timeout=120)
-    release()
+    service.release()
     watched = finetune("watch", "last", "--api-key-file", "key", cwd=place)
     assert watched.returncode == 0, watched.stderr
     assert "success" in watched.stderr
-    assert "step 10" in watched.stdout
+    assert "step 1" in watched.stdout
 
 
 def test_a_key_is_nowhere_but_in_requests(submit, platform, service, place):
     said = [submit("--yes"), platform("jobs", "list"), platform("backup", "saved")]
-    service.create_says = (422, {"detail": f"key {KEY} may not use this model"})
+    words = httpx2.Response(422, json={"detail": f"key {service.key} may not use this model"})
+    service.fate = lambda method, path, _: (
+        (lambda _: words) if (method, path) == ("POST", "/v1/fine_tuning/jobs") else None
+    )
     said.append(submit("--yes", "--fresh"))
     broken = place / "broken"
-    broken.write_text(f"{KEY} {KEY}\n")
+    broken.write_text(f"{service.key} {service.key}\n")
     said.append(platform("check", key="broken"))
 
     words = "".join(done.stdout + done.stderr for done in said)
-    assert KEY[:12] not in words
+    assert service.key[:12] not in words
     for path in place.rglob("*"):
         if path.is_file() and path.name not in ("key", "broken"):
-            assert KEY[:12].encode() not in path.read_bytes(), path
-    assert {key for _, _, key in service.requests} == {f"Bearer {KEY}"}
+            assert service.key[:12].encode() not in path.read_bytes(), path
+    assert {key for _, _, key, _ in service.requests} == {f"Bearer {service.key}"}
 
 
 def test_a_tuned_model_is_measured_and_talked_with(

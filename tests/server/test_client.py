@@ -15,6 +15,7 @@ import pytest
 from finetune.files import read_journal
 from finetune.runs import list_runs
 from tests.server.conftest import PATIENCE, chats
+from tests.server.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -29,7 +30,11 @@ platform: {model: small, suffix: client, max_cost: 1 EUR}
 
 @pytest.fixture
 def place(tmp_path):
-    folder = tmp_path / "place"
+    return write_place(tmp_path / "place")
+
+
+def write_place(folder):
+    """Write a recipe and its data into a new folder, and return it."""
     folder.mkdir()
     lines = [json.dumps(row) + "\n" for row in chats(60)]
     (folder / "chats.jsonl").write_text("".join(lines))
@@ -52,8 +57,18 @@ def client(place):
     return start
 
 
-def submit(server, *arguments):
-    return "run", "r.yaml", "-s", f"platform.host={server.url}", *arguments
+@pytest.fixture
+def proxy():
+    """A proxy that loses the first upload half-way, and the replies to the first job and start."""
+    lost = {("POST", "files"): "cut", ("POST", "jobs"): "drop", ("POST", "start"): "drop"}
+    made = Proxy(lambda method, path: lost.pop((method, path.rpartition("/")[2]), None))
+    yield made
+    made.close()
+    assert not lost
+
+
+def submit(url, *arguments):
+    return "run", "r.yaml", "-s", f"platform.host={url}", *arguments
 
 
 def finish(process):
@@ -61,16 +76,20 @@ def finish(process):
     return process.returncode, *said
 
 
-def test_a_run_over_the_real_server_survives_kills_and_trains_once(serve, client, place):
+def test_a_run_over_the_real_server_survives_kills_and_lost_replies_and_trains_once(
+    serve, client, place, proxy
+):
+    """`benchmarks/submissions.py kill` makes fifty, at random."""
     server = serve()
-    code, _, said = finish(client(server, *submit(server)))
+    proxy.port = int(server.url.rpartition(":")[2])
+    code, _, said = finish(client(server, *submit(proxy.url)))
     assert (code, "start it?" in said) == (7, True), said
     (run,) = list_runs(place / "runs")
-    assert {"upload", "uploaded", "create", "created", "cost"} <= {
+    assert {"upload", "uploaded", "create", "adopted", "created", "cost"} <= {
         event["event"] for event in run.events()
     }
 
-    process = client(server, *submit(server, "--yes"))
+    process = client(server, *submit(proxy.url, "--yes"))
     until = time.monotonic() + PATIENCE
     journal = run.folder / "events.jsonl"
     while not any(event["event"] == "start" for event in read_journal(journal)):
@@ -78,7 +97,7 @@ def test_a_run_over_the_real_server_survives_kills_and_trains_once(serve, client
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    code, out, said = finish(client(server, *submit(server, "--yes", "--json")))
+    code, out, said = finish(client(server, *submit(proxy.url, "--yes", "--json")))
     assert code == 0, said
     assert json.loads(out)["model"].startswith("ft:small:client-")
     assert len((server.folder / "trained.log").read_text().splitlines()) == 1
@@ -94,7 +113,7 @@ def test_a_server_that_says_no_is_exit_8_with_both_ways_on_and_nothing_left(
     mode, serve, client, place
 ):
     server = serve("--refuse", mode)
-    code, _, said = finish(client(server, *submit(server, "--yes")))
+    code, _, said = finish(client(server, *submit(server.url, "--yes")))
     assert code == 8, said
     assert "--backend local" in said
     assert "finetune serve" in said

@@ -123,7 +123,7 @@ class Submission:
         client, intent = self._client, self._last("create")
         fault: PlatformError | None = None
         if intent is None:
-            since = client.wall()
+            since = client.wall() + client.skew  # by the service's clock
             self._run.event("create", suffix=body["suffix"], model=body["model"], since=since)
             self._reach("create: intended")
         else:
@@ -149,7 +149,7 @@ class Submission:
 
     def _adopt(self, body: dict[str, Any], since: float) -> Job | None:
         """Return the job that an earlier try has made, the oldest if there are several."""
-        after = dt.datetime.fromtimestamp(since + self._client.skew - _WIDER, dt.UTC)
+        after = dt.datetime.fromtimestamp(since - _WIDER, dt.UTC)
         filters = {"suffix": body["suffix"], "created_after": after.isoformat()}
         for pause in _LOOKS:
             if pause:

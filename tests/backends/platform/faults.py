@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
+import random
 import socket
 import struct
 import threading
 
+from finetune.backends.platform.access import Key, read_address
+from finetune.backends.platform.api import Client
+from finetune.backends.platform.retry import Pace
+
+KEY = "CANARY-key-0123456789"
+CALLS = {
+    "list models": lambda client: client.list_models(),
+    "list files": lambda client: client.list_files(),
+    "upload": lambda client: client.upload("a.jsonl", 3, lambda: io.BytesIO(b"{}\n")),
+    "download": lambda client: client.download("f", io.BytesIO(), 1000),
+    "get a job": lambda client: client.get_job("j"),
+    "create": lambda client: client.create_job({"model": "m"}),
+    "start": lambda client: client.start_job("j"),
+    "chat": lambda client: client.chat({"model": "m", "messages": []}),
+}
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
@@ -83,6 +100,17 @@ FAULTS = {
     "a refused key": (_plain(b"401 No", body=b'{"detail": "Unauthorized"}'), 4),
     "a retired endpoint": (_plain(b"410 Gone", body=b'{"detail": "retired"}'), 8),
 }
+
+
+def make_pace(seconds, tries):
+    """Return bounds with one deadline for every call."""
+    return Pace(connect=1, call=seconds, answer=seconds, upload=seconds, tries=tries, budget=30)
+
+
+def open_client(url, *, pace=None, **options):
+    """Return a client that does not wait between tries."""
+    options = {"sleep": lambda _: None, "dice": random.Random(0), **options}
+    return Client(read_address(url), Key(KEY), pace=pace or make_pace(0.4, 2), **options)
 
 
 class Raw:

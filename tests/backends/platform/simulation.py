@@ -1,31 +1,22 @@
 """Submissions that crash and lose replies, each until it has succeeded: in no time, by chance.
 
-    python -m tests.backends.platform.simulation 1000
-
 A submission is stopped at a step (of those that it really takes), the service loses, garbles or
-refuses calls, and the same submission is made again until it ends. What is counted: jobs that were
-started, and submissions that did not end in SUCCESS.
+refuses calls or is killed itself, and the same submission is made again until it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-import sys
-import tempfile
-import time
 from pathlib import Path
 
-from finetune.backends.platform.access import Key, read_address
-from finetune.backends.platform.api import Client
 from finetune.backends.platform.reconcile import Submission
 from finetune.corpus import Dataset, prepare
 from finetune.errors import FinetuneError
 from finetune.recipe import load_recipe
 from finetune.runs import Run
-from tests.backends.platform.service import Service
+from tests.backends.platform.service import Service, Site
 
-KEY = "CANARY-key-0123456789"
 RECIPE = """
 model: mistral-nemo
 backend: platform
@@ -37,7 +28,19 @@ data:
 platform: {suffix: triage, max_cost: 20 EUR}
 egress: {personal_data: any}
 """
-FATES = ("lose", "drop", "half", 500, 503, 429, 409, ("after", 500), ("after", 409), "crash")
+FATES = (
+    "lose",
+    "kill",
+    "drop",
+    "half",
+    500,
+    503,
+    429,
+    409,
+    ("after", 500),
+    ("after", 409),
+    "crash",
+)
 LINE = '{{"messages":[{{"role":"user","content":"{0} {1}"}},{{"role":"assistant","content":"{1}"}}]}}\n'
 MOST_RERUNS = 12
 
@@ -63,12 +66,17 @@ class Time:
         return 1_760_000_000.0 + self.now
 
 
-def make_dataset(folder: Path) -> tuple[object, Dataset]:
-    """A recipe with two sources, and its dataset."""
+def write_sources(folder: Path) -> None:
+    """Write a recipe and its two sources."""
     for name in "ab":
         lines = [LINE.format(f"{name}{number}", "x" * (number % 7 + 1)) for number in range(60)]
         (folder / f"{name}.jsonl").write_text("".join(lines))
     (folder / "r.yaml").write_text(RECIPE)
+
+
+def make_dataset(folder: Path) -> tuple[object, Dataset]:
+    """A recipe with two sources, and its dataset."""
+    write_sources(folder)
     recipe = load_recipe(folder / "r.yaml")
     return recipe, prepare(recipe, folder=folder / "datasets")
 
@@ -80,32 +88,33 @@ def make_run(folder: Path, recipe, dataset: Dataset) -> Run:
 
 
 def submit(run, recipe, dataset, service, *, time=None, reach=lambda _: None, **options):
-    """Carry a submission on against a service of the simulation."""
+    """Carry a submission on; the server works while it waits."""
     time = time or Time()
-    client = Client(
-        read_address("api.mistral.ai"), Key(KEY), transport=service.transport, clock=time.clock,
-        sleep=time.sleep, wall=time.wall, dice=random.Random(0),
-    )  # fmt: skip
+
+    def sleep(seconds):
+        time.sleep(seconds)
+        service.step()
+
+    client = service.client(clock=time.clock, sleep=sleep, wall=time.wall, dice=random.Random(0))
     options = {"confirm": lambda _: True, "reach": reach, **options}
-    try:
+    with contextlib.closing(client):
         return Submission(run, recipe, dataset, client, **options).carry_on()
-    finally:
-        client.close()
 
 
-def list_steps(folder: Path, recipe, dataset: Dataset) -> list[str]:
+def list_steps(folder: Path, recipe, dataset: Dataset, site: Site) -> list[str]:
     """The steps that an unbroken submission takes, in order."""
     steps: list[str] = []
-    submit(make_run(folder, recipe, dataset), recipe, dataset, Service(), reach=steps.append)
+    run = make_run(folder / "run", recipe, dataset)
+    submit(run, recipe, dataset, Service(site, folder / "server"), reach=steps.append)
     return steps
 
 
 class Trouble:
     """What goes wrong in one submission, by its number."""
 
-    def __init__(self, number: int, steps: list[str]):
+    def __init__(self, number: int, steps: int):
         dice = random.Random(number)
-        self.step = number % (len(steps) + 1)  # where it crashes; the last: nowhere
+        self.step = number % (steps + 1)  # where it crashes; the last: nowhere
         self.share = (0.0, 0.05, 0.2, 0.4)[dice.randrange(4)]
         self.reached, self.dice, self.last = 0, dice, 0
 
@@ -125,39 +134,22 @@ class Trouble:
         return fate if method != "GET" or fate not in (409, ("after", 409)) else 500
 
 
-def simulate(number: int, folder: Path, recipe, dataset: Dataset, steps: list[str]):
-    """Make one submission until it ends; return (times a job was started, its last status)."""
-    trouble = Trouble(number, steps)
-    service, time = Service(trouble.fate), Time()
-    service.wall = time.wall
-    run = make_run(folder / str(number), recipe, dataset)
-    status = "nothing"
+def simulate(number: int, folder: Path, recipe, dataset: Dataset, site: Site, steps: int):
+    """Make one submission until it ends; return its service and its last status.
+
+    Args:
+        number: Where it crashes, and where chance begins.
+        folder: A place for it.
+        recipe: The recipe.
+        dataset: Its dataset.
+        site: What it shares with others.
+        steps: How many steps an unbroken submission takes.
+    """
+    trouble, time = Trouble(number, steps), Time()
+    service = Service(site, folder / "server", trouble.fate)
+    run = make_run(folder / "run", recipe, dataset)
     for _ in range(MOST_RERUNS):
         with contextlib.suppress(Crash, FinetuneError):
-            status = submit(run, recipe, dataset, service, time=time, reach=trouble.reach).status
-            break
-    return service, status
-
-
-def main(count: int) -> None:
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        recipe, dataset = make_dataset(folder)
-        steps = list_steps(folder / "unbroken", recipe, dataset)
-        twice = failed = left = 0
-        for number in range(count):
-            service, status = simulate(number, folder, recipe, dataset, steps)
-            twice += sum(service.starts.values()) > 1
-            failed += status != "SUCCESS"
-            left += bool(service.files)
-    print(f"submissions {count}, crash points {len(steps)}, replies of {len(FATES)} kinds")
-    print(f"jobs started more than once: {twice}")
-    print(f"not ended in SUCCESS: {failed}")
-    print(f"files left at the service: {left}")
-    print(f"{time.monotonic() - started:.0f} s")
-    sys.exit(bool(twice or failed or left))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+            job = submit(run, recipe, dataset, service, time=time, reach=trouble.reach)
+            return service, job.status
+    return service, "nothing"
