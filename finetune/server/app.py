@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import threading
 import uuid
@@ -23,13 +24,15 @@ from finetune.server.answering import Inference
 from finetune.server.bounds import Bounds
 from finetune.server.contract import JobRequest, OldMetadata
 from finetune.server.files import Files
+from finetune.server.inference import Question
 from finetune.server.jobs import Jobs
 from finetune.server.keys import Gate, Key
-from finetune.server.models import Models
+from finetune.server.models import Answerer, Models
 from finetune.server.refusal import Refused
 from finetune.server.store import Store
 from finetune.server.supervisor import TRAINER, VALIDATOR, Supervisor, make_bill
 from finetune.server.validation import Verdict
+from finetune.server.vllm import VARIABLE, Vllm
 from finetune.server.weights import Names, read_names
 from finetune.server.worker import Worker
 
@@ -88,6 +91,7 @@ class Service:
             validator=settings.validator,
         )
         self.inference = Inference(self.store.folder, self._is_shut)
+        self.vllm = Vllm(os.environ.get(VARIABLE))
         self.files.sweep()
         self.jobs.sweep()
 
@@ -119,6 +123,20 @@ class Service:
             training_steps=verdict.steps,
         )
 
+    def ask(self, question: Question, who: Answerer) -> AsyncIterator[dict[str, Any]]:
+        """Return the lines of an answer, from the inference process or from the model's vLLM."""
+        return self.vllm.ask(question, who) if who.vllm else self.inference.ask(question)
+
+    async def delete_model(self, model_id: str) -> None:
+        """Delete a tuned model, also from the memory of its vLLM.
+
+        Raises:
+            Refused: 403: it is a base; 404: there is no such model.
+        """
+        model = await asyncio.to_thread(self.models.delete, model_id)
+        if url := self.models.vllm(model):
+            await self.vllm.unload(url, model.id)
+
     def _is_shut(self) -> bool:
         return self.settings.exclusive and self.supervisor.training()
 
@@ -133,6 +151,7 @@ class Service:
         finally:
             books.cancel()
             await self.inference.close()
+            await self.vllm.close()
             await asyncio.to_thread(self.supervisor.stop)
             await asyncio.to_thread(thread.join)
             await asyncio.to_thread(self.gate.flush)

@@ -149,7 +149,7 @@ class Engine:
         if question.kind == "classify":
             self._classify(question, self._shared)
             return
-        prompt = _encode(question, tokenizer)
+        prompt = encode(question, tokenizer)
         room = question.context - len(prompt)
         if room <= 0:
             raise Declined(
@@ -280,7 +280,8 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in sizes if text.endswith(stop[:size])), 0)
 
 
-def _encode(question: Question, tokenizer: Tokenizer) -> list[int]:
+def encode(question: Question, tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens that the model goes on with."""
     if question.kind == "fim":
         if question.suffix:
             return tokenizer.fim_prompt(question.prompt, question.suffix)

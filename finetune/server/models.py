@@ -81,13 +81,15 @@ class Answerer(msgspec.Struct):
         adapter: What is put on it, None for the base alone.
         context: Longest sequence in tokens.
         classifier: It classifies, and does nothing else.
+        vllm: Address of the vLLM that answers for it.
     """
 
     name: str
     model: str
     adapter: str | None
     context: int
-    classifier: bool
+    classifier: bool = False
+    vllm: str | None = None
 
 
 class Models:
@@ -144,8 +146,8 @@ class Models:
             Refused: 404: nobody; 422: it is archived.
         """
         if name in self._bases:
-            model = self._names.find(name).model
-            return Answerer(name, model, None, self._context(name), classifier=False)
+            weights = self._names.find(name)
+            return Answerer(name, weights.model, None, self._context(name), vllm=weights.vllm)
         found = self.find(name)
         if found.archived:
             raise Refused(422, f"Model {name} is archived: unarchive it first.")
@@ -153,7 +155,13 @@ class Models:
         model, adapter = found.root_version, found.adapter
         if found.whole:
             return Answerer(name, adapter, None, found.context, classifier)
-        return Answerer(name, model, adapter, found.context, classifier)
+        vllm = None if classifier else self.vllm(found)
+        return Answerer(name, model, adapter, found.context, classifier, vllm)
+
+    def vllm(self, model: Tuned) -> str | None:
+        """Return the address of the vLLM that serves a tuned model's base, if one does."""
+        entries = self._names.all().values()
+        return next((e.vllm for e in entries if e.vllm and e.model == model.root_version), None)
 
     def find(self, model_id: str) -> Tuned:
         """Return a tuned model.
@@ -212,8 +220,8 @@ class Models:
         with self._store.write() as database:
             database.execute("UPDATE model SET archived = ? WHERE id = ?", (archived, model_id))
 
-    def delete(self, model_id: str) -> None:
-        """Delete a tuned model: its adapter and its checkpoints.
+    def delete(self, model_id: str) -> Tuned:
+        """Delete a tuned model, its adapter and its checkpoints; return what it was.
 
         Raises:
             Refused: 403: it is a base; 404: there is no such model.
@@ -228,6 +236,7 @@ class Models:
         run = Path(model.adapter).parent
         for name in ("adapter", "model", "checkpoints"):
             shutil.rmtree(run / name, ignore_errors=True)
+        return model
 
     def _require_own(self, model_id: str) -> Tuned:
         if model_id in self._aliases:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from finetune.backends.platform.access import read_address
 from finetune.catalog import MODELS
 from finetune.errors import RecipeError, UsageError
 from finetune.planning.place import Place, find_place
@@ -25,6 +26,8 @@ class Weights(Section):
     """How it is trained: the recipe's section of this name."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of everything random in its jobs, which no request names."""
+    vllm: str | None = None
+    """Address of a vLLM that serves these weights, and then answers for them and their adapters."""
     price: Annotated[float, Field(ge=0)] = 0.0
     """What a million trained tokens cost, for the bill of a job."""
     currency: str = "EUR"
@@ -94,6 +97,9 @@ def read_names(path: Path | None) -> dict[str, Weights]:
         folder = path.parent / Path(entry.model).expanduser()
         if folder.is_dir():
             entry = entry.model_copy(update={"model": str(folder.resolve())})
+        if entry.vllm is not None:
+            address = read_address(entry.vllm, place=f"{where}: {name}: vllm")
+            entry = entry.model_copy(update={"vllm": address.url})
         find_place(entry.model)  # a catalog name, a folder or a hub id
         entries[name] = entry
     return entries

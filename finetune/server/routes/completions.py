@@ -28,7 +28,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "The answer; with `stream` as server-sent events that end with `[DONE]`.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
-    **refusals(400, 404, 503),
+    **refusals(400, 404, 502, 503),
 }
 _LABELS = refusals(400, 404, 503)
 
@@ -37,14 +37,16 @@ _LABELS = refusals(400, 404, 503)
 async def complete_chat(request: ChatRequest, key: Caller, service: Here) -> Response:
     """Go on with a conversation."""
     who = service.models.answerer(request.model)
-    return await _answer(request, ask_chat(request, who), key, service)
+    lines = service.ask(ask_chat(request, who), who)
+    return await _answer(request, lines, key, service)
 
 
 @router.post("/fim/completions", response_model=ChatAnswer, responses=_ANSWERS)
 async def complete_fim(request: FimRequest, key: Caller, service: Here) -> Response:
     """Fill in a middle, or go on with a text."""
     who = service.models.answerer(request.model)
-    return await _answer(request, ask_fim(request, who), key, service)
+    lines = service.ask(ask_fim(request, who), who)
+    return await _answer(request, lines, key, service)
 
 
 @router.post("/classifications", response_model=ClassificationAnswer, responses=_LABELS)
@@ -74,9 +76,11 @@ async def _label(
 
 
 async def _answer(
-    request: ChatRequest | FimRequest, question: Any, key: Key, service: Any
+    request: ChatRequest | FimRequest,
+    lines: AsyncIterator[dict[str, Any]],
+    key: Key,
+    service: Any,
 ) -> Response:
-    lines = service.inference.ask(question)
     if not request.stream:
         answer = await collect(lines, request.model)
         _count(service, key, answer.usage)

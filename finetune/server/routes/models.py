@@ -47,9 +47,9 @@ async def get_model(model_id: str, service: Here) -> Response:
 
 
 @router.delete("/models/{model_id}", response_model=ModelDeleted, responses=refusals(403, 404))
-def delete_model(model_id: str, service: Here) -> Response:
+async def delete_model(model_id: str, service: Here) -> Response:
     """Delete a tuned model: its adapter and its checkpoints."""
-    service.models.delete(model_id)
+    await service.delete_model(model_id)
     return _json(ModelDeleted(id=model_id))
 
 

@@ -50,6 +50,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "Too large.",
         422: "The request breaks the contract, or asks for what is not here.",
         429: "Over a limit of the key.",
+        502: "The vLLM behind the model fails.",
         503: "Not now: come back after `Retry-After` seconds.",
     }
     return {
