@@ -146,7 +146,9 @@ def test_rows_before_the_end_of_a_cut_archive_are_kept(tmp_path):
     assert rows["d.tar/b.jsonl"] == [{"n": 1}] * (2**14 // 8) + ["truncated"]
 
     write_tar(
-        tmp_path / "e.tgz", {"a.jsonl": LINES, "b.jsonl": random.Random(0).randbytes(40_000).hex().encode()}, "w:gz"
+        tmp_path / "e.tgz",
+        {"a.jsonl": LINES, "b.jsonl": random.Random(0).randbytes(40_000).hex().encode()},
+        "w:gz",
     )
     (tmp_path / "e.tgz").write_bytes((tmp_path / "e.tgz").read_bytes()[:-900])
     rows, _ = read(tmp_path / "e.tgz")
