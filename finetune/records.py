@@ -7,6 +7,7 @@ value or it is absent (`UNSET`): null is refused, as La Plateforme asks for abse
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -214,3 +215,11 @@ def text_of(content: Any) -> str:
     if not isinstance(content, list):
         return ""
     return "\n\n".join(chunk.text for chunk in content if isinstance(chunk, TextChunk))
+
+
+def make_question(text: str, images: Sequence[str] = ()) -> UserMessage:
+    """Return what a person asks, behind the images that it is about (data URLs)."""
+    if not images:
+        return UserMessage(content=text)
+    shown = [ImageChunk(image_url=address) for address in images]
+    return UserMessage(content=[*shown, TextChunk(text=text)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import msgspec
 
 from finetune.cli.console import Console, output_options
 from finetune.cli.options import RUNS, key_option, read_key
-from finetune.errors import UsageError
+from finetune.errors import DataError, UsageError
 from finetune.files import to_json
 from finetune.records import AssistantMessage, text_of
 from finetune.text import safe
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 @click.command("chat")
 @click.argument("run")
 @click.option("--prompt", metavar="TEXT", help="Answer this and end.")
+@click.option(
+    "--image",
+    "images",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Show this with the first question; more than once for several.",
+)
 @click.option("--system", metavar="TEXT", help="System prompt of the conversation.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=512, show_default=True)
 @key_option
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 def command(
     run: str,
     prompt: str | None,
+    images: tuple[Path, ...],
     system: str | None,
     max_new_tokens: int,
     key_file: Path | None,
@@ -58,10 +66,12 @@ def command(
     question = prompt if talk or prompt is not None else sys.stdin.read().strip()
     if not talk and not question:
         raise UsageError("chat: nothing was asked", hint="give `--prompt TEXT`, or pipe a text in")
+    shown = [_read_image(path) for path in images]
     with contextlib.ExitStack() as stack:
         ask = _open(found, stack, key_file, system, max_new_tokens, console)
         for text in _ask_person(console) if talk else [question or ""]:
-            answer = ask(text)
+            answer = ask(text, shown)
+            shown = []
             console.emit({"run": found.folder.name, "message": msgspec.to_builtins(answer)})
             console.show(safe(_show(answer), 100_000))
     local = found.tuned.is_dir()
@@ -76,7 +86,7 @@ def _open(
     system: str | None,
     limit: int,
     console: Console,
-) -> Callable[[str], AssistantMessage]:
+) -> Callable[[str, Sequence[str]], AssistantMessage]:
     """Return what asks a run's model: on this machine, or on the platform."""
     if not found.tuned.is_dir():
         from finetune.backends import platform
@@ -92,6 +102,16 @@ def _open(
         return Chat(
             found.recipe, found.tuned, system=system, max_new_tokens=limit, progress=progress
         ).ask
+
+
+def _read_image(path: Path) -> str:
+    """Return an image file as a data URL."""
+    from finetune.converters.images import data_url
+
+    try:
+        return data_url(path.read_bytes(), str(path))
+    except DataError as error:
+        raise UsageError(f"{path}: {error.fact}") from None
 
 
 def _ask_person(console: Console) -> Iterator[str]:

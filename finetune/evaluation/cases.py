@@ -24,8 +24,7 @@ from finetune.records import (
     Tools,
     decode,
 )
-from finetune.tokens import Sample, Tokenizer, cut_text, fit
-from finetune.tokens.images import find_image
+from finetune.tokens import Prompt, Sample, Tokenizer, cut_text, fit
 
 
 class Conversation(NamedTuple):
@@ -34,9 +33,9 @@ class Conversation(NamedTuple):
     messages: list[Message]
     tools: Tools
 
-    def encode(self, tokenizer: Tokenizer) -> list[int]:
-        """Return the ids up to where the answer starts."""
-        return tokenizer.encode_prompt(self.messages, self.tools)
+    def encode(self, tokenizer: Tokenizer) -> Prompt:
+        """Return what stands before the answer."""
+        return tokenizer.encode_seen(self.messages, self.tools)
 
 
 class Gap(NamedTuple):
@@ -45,9 +44,9 @@ class Gap(NamedTuple):
     prefix: str
     suffix: str
 
-    def encode(self, tokenizer: Tokenizer) -> list[int]:
-        """Return the ids up to where the middle starts."""
-        return tokenizer.fim_prompt(self.prefix, self.suffix)
+    def encode(self, tokenizer: Tokenizer) -> Prompt:
+        """Return what stands before the middle."""
+        return Prompt(tokenizer.fim_prompt(self.prefix, self.suffix))
 
 
 class Case(NamedTuple):
@@ -57,9 +56,8 @@ class Case(NamedTuple):
         number: Its line in the split's file, from 1.
         samples: What the loss is measured on.
         question: What comes before its last trained answer, or around the middle of a document;
-            None where it holds an image, where the record was shortened to fit, so that nobody is
-            asked what no longer stands there, and for documents that are not trained as a middle
-            to fill in.
+            None where the record was shortened to fit, so that nobody is asked what no longer
+            stands there, and for documents that are not trained as a middle to fill in.
         reference: That answer, or that middle.
         worse: What an answer that should not be given is, where the record has one.
     """
@@ -69,6 +67,11 @@ class Case(NamedTuple):
     question: Conversation | Gap | None
     reference: Reference
     worse: Sequence[Sample] = ()
+
+    @property
+    def has_images(self) -> bool:
+        """Whether it holds images."""
+        return any(sample.images for sample in self.samples)
 
 
 class Cases(NamedTuple):
@@ -105,9 +108,18 @@ def read_cases(path: Path, tokenizer: Tokenizer, recipe: Recipe) -> Cases:
     return Cases(cases, too_long)
 
 
-def choose_cases(cases: Sequence[Case], limit: int | None, seed: int) -> list[Case]:
-    """Return the cases that answers are generated for: `limit` of them by chance, in order."""
-    asked = [case for case in cases if case.question is not None]
+def choose_cases(
+    cases: Sequence[Case], limit: int | None, seed: int, *, images: bool = True
+) -> list[Case]:
+    """Return the cases that answers are generated for: `limit` of them by chance, in order.
+
+    Args:
+        cases: All of them.
+        limit: Most of them; all where absent.
+        seed: Of the chance.
+        images: Whether those are asked that hold images.
+    """
+    asked = [case for case in cases if case.question and (images or not case.has_images)]
     if limit is None or limit >= len(asked):
         return asked
     drawn = random.Random(seed).sample(range(len(asked)), limit)  # noqa: S311 (statistics)
@@ -129,7 +141,7 @@ def _make_case(number: int, record: Record, tokenizer: Tokenizer, recipe: Recipe
         if isinstance(message, AssistantMessage) and message.weight != 0
     ][-1]
     before = record.messages[:last]
-    whole = not (fitted.dropped or fitted.shortened or find_image(before))
+    whole = not (fitted.dropped or fitted.shortened)
     question = Conversation(before, record.tools) if whole else None
     reference = read_reference(answer, before, record.tools)
     return Case(number, fitted.samples, question, reference)
@@ -158,8 +170,7 @@ def _make_comparison(
         return Case(number, [], None, Reference(Answer("")), fitted.samples)
     said = record.chosen if isinstance(record, PreferenceRecord) else record.completion
     answer = next(message for message in said if isinstance(message, AssistantMessage))
-    whole = not (fitted.shortened or find_image(record.prompt))
-    question = Conversation(record.prompt, record.tools) if whole else None
+    question = None if fitted.shortened else Conversation(record.prompt, record.tools)
     reference = read_reference(answer, record.prompt, record.tools)
     better = [sample for sample in fitted.samples if sample.side == 0]
     worse = [sample for sample in fitted.samples if sample.side == 1]

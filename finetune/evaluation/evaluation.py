@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.backends.local.model import is_adapter, load_model, load_tuned, resolve_model
+from finetune.backends.local.vision import check_vision
 from finetune.backends.platform.api import Client
 from finetune.corpus import Dataset
 from finetune.errors import PlatformError, RunError
@@ -80,7 +81,7 @@ def evaluate(
     if against and elsewhere is None:
         rival = find_rival(against, recipe, run.folder.parent, progress=progress)
     folder = None if service else resolve_model(recipe.model, progress=progress)
-    exam, too_long = _set_exam(path, folder, recipe, progress)
+    exam, too_long = _set_exam(path, folder, recipe, progress, images=not (service or elsewhere))
     outcomes: Outcomes = hear_both(run, exam, service, progress) if service else {}
     outcomes |= _examine(run, folder, exam, rival)
     if elsewhere is not None:
@@ -132,15 +133,19 @@ def _held_out(dataset: Dataset) -> tuple[str, Path]:
 
 
 def _set_exam(
-    path: Path, folder: Path | None, recipe: Recipe, progress: Progress
+    path: Path, folder: Path | None, recipe: Recipe, progress: Progress, *, images: bool
 ) -> tuple[Exam, int]:
-    """Return the exam, and how many records are too long for it."""
+    """Return the exam, and how many records are too long for it.
+
+    Without `images` none of those records is asked that hold some: a service may take none, and
+    all models answer the same questions.
+    """
     tokenizer = load_tokenizer(folder) if folder else find_tokenizer(recipe.model)
     cases, too_long = read_cases(path, tokenizer, recipe)
     kind = METHODS[recipe.method].record
     exam = Exam(
         cases,
-        choose_cases(cases, recipe.evaluation.limit, recipe.seed),
+        choose_cases(cases, recipe.evaluation.limit, recipe.seed, images=images),
         read_general(tokenizer, kind) if recipe.evaluation.forgetting else [],
         tokenizer=tokenizer,
         limit=recipe.evaluation.max_new_tokens,
@@ -166,6 +171,8 @@ def _examine(run: Run, folder: Path | None, exam: Exam, rival: Rival | None) -> 
         del model
     if rival is not None:
         tokenizer = load_tokenizer(rival.folder)
+        if any(case.has_images for case in exam.asked):
+            check_vision(rival.folder, tokenizer)
         what = rival.tuned or rival.folder
         other = load_tuned(rival.folder, what, dtype=rival.dtype, quantize=rival.quantize)
         outcomes["against"] = exam.take("against", other, tokenizer)

@@ -99,9 +99,12 @@ class Exam:
             found = iter(score(model, [*samples, *self.general], progress=progress))
             sides = [_add_up(itertools.islice(found, len(answer))) for answer in answers]
             losses, worse, general = sides[::2], sides[1::2], list(found)
+        asked = (case.question for case in self.asked)
+        prompts = [question.encode(tokenizer) for question in asked if question is not None]
         generated = generate(
             model,
-            [case.question.encode(tokenizer) for case in self.asked if case.question is not None],
+            [prompt.ids for prompt in prompts],
+            images=[prompt.images for prompt in prompts],
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
             max_new_tokens=self._limit,

@@ -27,6 +27,7 @@ from finetune.recipe import Recipe
 from finetune.recipe.tree import Judge
 from finetune.records import AssistantMessage, Message, text_of
 from finetune.text import plural, safe
+from finetune.tokens.images import find_image
 
 Verdict = Literal["tuned", "base", "tie", "inconsistent", "unreadable", "withheld"]
 
@@ -213,7 +214,9 @@ def _put(settings: Judge, case: Case, first: str, second: str) -> tuple[str, str
 def _text(message: Message) -> str:
     if isinstance(message, AssistantMessage):
         return read_answer(message).text
-    return text_of(message.content)
+    # The judge is asked in text alone.
+    unseen = "[an image, not shown]\n\n" if find_image([message]) else ""
+    return unseen + text_of(message.content)
 
 
 def _bound(text: str) -> str:

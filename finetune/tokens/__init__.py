@@ -11,11 +11,12 @@ from __future__ import annotations
 from finetune.tokens.fim import cut_text
 from finetune.tokens.fit import Fit, fit, fit_record, make_samples
 from finetune.tokens.load import load_tokenizer
-from finetune.tokens.tokenizer import IGNORED, Sample, Tokenizer
+from finetune.tokens.tokenizer import IGNORED, Prompt, Sample, Tokenizer
 
 __all__ = [
     "IGNORED",
     "Fit",
+    "Prompt",
     "Sample",
     "Tokenizer",
     "cut_text",

@@ -34,7 +34,7 @@ from finetune.tokens.parsing import Controls, parse_answer
 from finetune.tokens.selfcheck import check_ids, find_miscount
 from finetune.tokens.sides import make_conversations, placing
 from finetune.tokens.tally import Arithmetic, Numbers, Tally
-from finetune.tokens.tokenizer import IGNORED, Sample, Tokenizer
+from finetune.tokens.tokenizer import IGNORED, Prompt, Sample, Tokenizer
 
 _BREAK = "\u263a"  # keeps SentencePiece from putting a space in front; cut off again
 
@@ -116,6 +116,10 @@ class MistralFileTokenizer(Tokenizer):
             DataError: They cannot be encoded (`encoding`), or one holds an image (`image`).
         """
         refuse_images(messages)
+        return self.encode_seen(messages, tools).ids
+
+    def encode_seen(self, messages: Sequence[Message], tools: Tools = UNSET) -> Prompt:
+        """Return what stands before the next assistant message, images included."""
         outline = self._layout.outline(convert(messages), tools)
         ids: list[int] = []
         for mark in outline.marks:
@@ -123,7 +127,7 @@ class MistralFileTokenizer(Tokenizer):
                 ids.append(mark)
             elif mark not in (OPEN, CLOSE):
                 ids += self.text_ids(outline.texts[text_index(mark)])
-        return ids
+        return Prompt(ids, outline.pictures)
 
     def vocabulary(self) -> list[bytes | None]:
         """Return the bytes of each id; None for control tokens."""

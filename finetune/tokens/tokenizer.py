@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -53,6 +54,18 @@ class Sample(msgspec.Struct):
     def count_trained(self) -> int:
         """Return how many of its tokens are trained."""
         return len(self.labels) - self.labels.count(IGNORED)
+
+
+class Prompt(NamedTuple):
+    """What stands before an answer.
+
+    Attributes:
+        ids: Its tokens.
+        images: Its images, in the order of their tokens.
+    """
+
+    ids: list[int]
+    images: Sequence[Picture] = ()
 
 
 class Tokenizer(ABC):
@@ -121,7 +134,16 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_prompt(self, messages: Sequence[Message], tools: Tools = msgspec.UNSET) -> list[int]:
-        """Return the ids up to where the next assistant message starts."""
+        """Return the ids up to where the next assistant message starts; images are refused."""
+
+    def encode_seen(self, messages: Sequence[Message], tools: Tools = msgspec.UNSET) -> Prompt:
+        """Return what stands before the next assistant message, images included.
+
+        Raises:
+            DataError: It cannot be encoded (`encoding`), or the tokenizer has no tokens for
+                images (`image`).
+        """
+        return Prompt(self.encode_prompt(messages, tools))
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

@@ -43,7 +43,7 @@ def read(tmp_path, tokenizer):
 def test_the_last_answer_is_asked_for_with_all_that_stands_before_it(read, tokenizer):
     (case,), _ = read(CHAT)
     assert case.reference.answer.text == "zwei"
-    prompt = case.question.encode(tokenizer)
+    prompt = case.question.encode(tokenizer).ids
     text = tokenizer.decode(prompt)
     assert [text.count(word) for word in ("one", "eins", "two", "zwei")] == [1, 1, 1, 0]
     assert case.samples[0].input_ids[: len(prompt)] == prompt

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.backends.local.generate import generate
 from finetune.backends.local.model import load_tuned, resolve_model
+from finetune.backends.local.vision import check_vision
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
-from finetune.records import AssistantMessage, Message, SystemMessage, UserMessage
+from finetune.records import AssistantMessage, Message, SystemMessage, make_question
 from finetune.tokens import load_tokenizer
 
 
@@ -35,24 +37,32 @@ class Chat:
         max_new_tokens: int = 512,
         progress: Progress = silent,
     ) -> None:
-        folder = resolve_model(recipe.model, progress=progress)
+        folder = self._folder = resolve_model(recipe.model, progress=progress)
         self.tokenizer = load_tokenizer(folder)
         local = recipe.local
         self._model = load_tuned(folder, tuned, dtype=local.dtype, quantize=local.quantize)
         self._limit = max_new_tokens
         self.messages: list[Message] = [] if system is None else [SystemMessage(content=system)]
 
-    def ask(self, text: str) -> AssistantMessage:
+    def ask(self, text: str, images: Sequence[str] = ()) -> AssistantMessage:
         """Return the most likely answer; question and answer are remembered.
+
+        Args:
+            text: The question.
+            images: Data URLs of what is shown with it.
 
         Raises:
             DataError: The conversation cannot be encoded for this model.
+            UsageError: The model cannot see.
         """
-        asked = [*self.messages, UserMessage(content=text)]
-        prompt = self.tokenizer.encode_prompt(asked)
+        if images:
+            check_vision(self._folder, self.tokenizer)
+        asked = [*self.messages, make_question(text, images)]
+        prompt = self.tokenizer.encode_seen(asked)
         ids = generate(
             self._model,
-            [prompt],
+            [prompt.ids],
+            images=[prompt.images],
             eos_id=self.tokenizer.eos_id,
             pad_id=self.tokenizer.pad_id,
             max_new_tokens=self._limit,

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from finetune.backends.local.task import move
+from finetune.backends.local.vision import collate_images, embed
 from finetune.errors import TrainingError
 from finetune.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import torch
+
+    from finetune.tokens.images import Picture
 
 
 def generate(
@@ -15,6 +22,7 @@ def generate(
     *,
     eos_id: int,
     pad_id: int,
+    images: Sequence[Sequence[Picture]] = (),
     max_new_tokens: int = 512,
     batch_tokens: int = 16384,
     progress: Progress = silent,
@@ -29,6 +37,7 @@ def generate(
         prompts: Ids up to where the answer starts; none is empty.
         eos_id: Generation of a row stops at it; it is not part of what is returned.
         pad_id: Fills shorter rows on the left; never seen by the model.
+        images: Those of each prompt, in the order of their tokens; none where absent.
         max_new_tokens: Most tokens of an answer.
         batch_tokens: Most tokens (prompt and answer) of the rows in memory at once.
         progress: Told how many prompts are answered.
@@ -49,8 +58,11 @@ def generate(
         longest = len(prompts[order[done]]) + max_new_tokens
         rows = order[done : done + max(1, batch_tokens // longest)]
         batch = [prompts[row] for row in rows]
+        shown = [picture for row in rows if images for picture in images[row]]
         try:
-            texts = _continue(model, batch, eos_id=eos_id, pad_id=pad_id, limit=max_new_tokens)
+            texts = _continue(
+                model, batch, shown, eos_id=eos_id, pad_id=pad_id, limit=max_new_tokens
+            )
         except torch.OutOfMemoryError:
             texts = []
         if not texts:  # outside of the handler, which holds on to what is to be freed
@@ -78,7 +90,13 @@ def _shrink(rows: int, longest: int) -> int:
 
 
 def _continue(
-    model: Any, prompts: Sequence[Sequence[int]], *, eos_id: int, pad_id: int, limit: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    images: Sequence[Picture],
+    *,
+    eos_id: int,
+    pad_id: int,
+    limit: int,
 ) -> list[list[int]]:
     import torch
     from transformers import DynamicCache
@@ -96,9 +114,10 @@ def _continue(
     alive = list(range(len(prompts)))
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():
-        for _ in range(limit):
+        for step in range(limit):
+            first = not step and images
             logits = model(
-                input_ids=ids,
+                **(_embed(model, ids, images) if first else {"input_ids": ids}),
                 attention_mask=mask if ragged else None,
                 position_ids=places,
                 past_key_values=cache,
@@ -119,3 +138,9 @@ def _continue(
             ids, places = best[:, None], places[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
     return answers
+
+
+def _embed(model: Any, ids: torch.Tensor, images: Sequence[Picture]) -> dict[str, torch.Tensor]:
+    """Return the prompts as embeddings, those of their images in the places of their tokens."""
+    batch = move(collate_images(images), ids.device) | {"input_ids": ids}
+    return {"inputs_embeds": embed(model, batch)}

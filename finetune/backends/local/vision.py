@@ -61,14 +61,15 @@ def collate_images(pictures: Sequence[Picture]) -> dict[str, Any]:
 
 
 def embed(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Return the embeddings of a row, those of its images in the places of their tokens.
+    """Return the embeddings of rows, those of their images in the places of their tokens.
 
     Args:
         model: A model with a vision tower and a projector, both frozen.
-        batch: See `samples.collate`, with `collate_images`.
+        batch: `input_ids` int64 [rows, tokens], and what `collate_images` makes of the images of
+            all rows in order.
 
     Returns:
-        [1, tokens, width].
+        [rows, tokens, width].
     """
     import torch
 

@@ -15,7 +15,7 @@ from finetune.records import (
     SystemMessage,
     ToolCall,
     Tools,
-    UserMessage,
+    make_question,
     text_of,
 )
 from finetune.text import safe
@@ -90,9 +90,14 @@ class Chat:
         self._speaker = speaker
         self.messages: list[Message] = [] if system is None else [SystemMessage(content=system)]
 
-    def ask(self, text: str) -> AssistantMessage:
-        """Return the most likely answer; question and answer are remembered."""
-        asked = [*self.messages, UserMessage(content=text)]
+    def ask(self, text: str, images: Sequence[str] = ()) -> AssistantMessage:
+        """Return the most likely answer; question and answer are remembered.
+
+        Args:
+            text: The question.
+            images: Data URLs of what is shown with it.
+        """
+        asked = [*self.messages, make_question(text, images)]
         answer = self._speaker.answer(asked)
         self.messages = [*asked, answer]
         return answer

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from finetune.backends.local.device import Device
@@ -99,6 +100,18 @@ def test_weights_follow_numbers_and_quantization():
     assert sizes[0] == 2 * sizes[1] == 4 * shape.weights
     assert sizes == sorted(sizes, reverse=True)
     assert 3.9e9 < sizes[3] < 4.4e9  # published checkpoints of this model in NF4: 4.1 GB
+
+
+def test_the_vision_tower_is_held_as_it_is():
+    seeing = find_model("ministral-3-8b").shape
+    blind = msgspec.structs.replace(seeing, vision=False)
+    for local in ({}, {"quantize": "4bit"}):
+        more, less = (
+            estimate_memory(shape, recipe(**local), GPU, tokens=1).weights
+            for shape in (seeing, blind)
+        )
+        # 0.42 billion weights by the published counts of the models with and without it
+        assert more - less == 2 * seeing.vision_weights > 0.8e9
 
 
 def test_the_loss_holds_one_chunk_of_scores():

@@ -14,12 +14,15 @@ from safetensors import safe_open
 from finetune import records, runs
 from finetune.backends.local import train
 from finetune.backends.local.attention import attend_within
+from finetune.backends.local.chat import Chat
 from finetune.backends.local.loss import packed_loss
 from finetune.backends.local.merge import merge
 from finetune.backends.local.model import load_adapter, load_model
 from finetune.backends.local.quiet import quiet
 from finetune.backends.local.samples import collate, pack
 from finetune.errors import UsageError
+from finetune.evaluation.cases import choose_cases, read_cases
+from finetune.evaluation.exam import Exam
 from finetune.recipe import Recipe
 from finetune.tokens import load_tokenizer
 from finetune.tokens.images import make_pixels
@@ -178,9 +181,44 @@ def test_text_and_images_train_reload_and_merge(base, tmp_path):
         (tmp_path / "merged").mkdir()
         merge(base, run.adapter, tmp_path / "merged")
         merged = load_model(tmp_path / "merged", dtype="float32")
+        talk = Chat(recipe, run.adapter, max_new_tokens=3)
+        assert talk.ask("Which?", [show("red")]).content == talk.tokenizer.decode(
+            greedy(tuned, talk.tokenizer.encode_seen(talk.messages[:1]), limit=3)
+        )
         assert one_by_one(merged, samples).item() == pytest.approx(
             one_by_one(tuned, samples).item(), rel=1e-3
         )
+
+
+def greedy(model, prompt, *, limit):
+    """Generation by the model's own forward, without cache or batch."""
+    ids, images = list(prompt.ids), {}
+    if prompt.images:
+        sizes = [(one.height, one.width) for one in prompt.images]
+        pixels = [torch.from_numpy(make_pixels(one)) for one in prompt.images]
+        images = {"pixel_values": torch.stack(pixels), "image_sizes": torch.tensor(sizes)}
+    for _ in range(limit):
+        logits = model(input_ids=torch.tensor([ids]), use_cache=False, **images).logits
+        ids.append(logits[0, -1].argmax().item())
+    return ids[len(prompt.ids) :]
+
+
+def test_held_out_images_are_asked_for_an_answer(base, tmp_path):
+    questions = [ask("red"), ask(), ask("blue", (16, 64)), ask("lime", (40, 40))]
+    lines = [records.encode(record) for record in questions]
+    (tmp_path / "held.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    recipe = Recipe.model_validate({"model": str(base), "data": {"train": [{"path": "a.jsonl"}]}})
+    tokenizer = load_tokenizer(base)
+    cases, _ = read_cases(tmp_path / "held.jsonl", tokenizer, recipe)
+    assert [case.has_images for case in cases] == [True, False, True, True]
+    assert [case.number for case in choose_cases(cases, None, 0, images=False)] == [2]
+    tokenizer.eos_id = -1  # so that each answer has its full length
+    exam = Exam(cases, cases, [], tokenizer=tokenizer, limit=5, seed=0)
+    model = load_model(base, dtype="float32")
+    answers = exam.take("base", model).answers
+    with torch.inference_mode():
+        wanted = [greedy(model, case.question.encode(tokenizer), limit=5) for case in cases]
+    assert [answer.text for answer in answers] == [tokenizer.decode(ids) for ids in wanted]
 
 
 def test_a_model_that_cannot_see_is_refused(base, tmp_path):
