@@ -158,13 +158,13 @@ def _check_local(recipe: Recipe, fail: Callable[..., None]) -> None:
         )
     if local.full and local.lora != Lora():
         fail(("local", "full"), "stands beside `local.lora`; give one of the two")
-    places: dict[Key, bool] = {
-        ("local", "full"): local.full,
-        ("local", "lora", "experts"): local.lora.experts,
-    }
-    for place, asked in places.items():
-        if asked and recipe.method not in _WHOLE:
-            fail(place, f"`{recipe.method}` trains an adapter on linears alone")
+    if local.full and recipe.method not in _WHOLE:
+        fail(
+            ("local", "full"),
+            f"`{recipe.method}` trains an adapter; {' and '.join(_WHOLE)} train all weights",
+        )
+    if local.lora.experts and recipe.method == "classifier":
+        fail(("local", "lora", "experts"), "`classifier` trains an adapter on linears alone")
     if local.lora.dora and local.quantize == "8bit":  # peft 0.21.2 looks for scales that are gone
         fail(("local", "lora", "dora"), "does not go with weights in 8bit; 4bit does")
     if local.lora.experts and local.lora.dora:
@@ -185,8 +185,6 @@ def _find_launch_fault(recipe: Recipe) -> str | None:
         return f"`{launch.strategy}` does not go with `method: classifier`; `ddp` does"
     if recipe.local.quantize != "none":
         return f"`{launch.strategy}` does not go with `local.quantize`; `ddp` does"
-    if recipe.method == "classifier" and launch.strategy == "fsdp":
-        return "`fsdp` would cut up the head of a classifier; `ddp` does not"
     return None
 
 

@@ -108,13 +108,17 @@ def _loss(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     import torch
 
-    gains = sum_log_probs(model, batch).view(-1, 2) - batch["reference"]
+    from finetune.backends.local.loss import add_router_loss
+
+    found, router = sum_log_probs(model, batch)
+    gains = found.view(-1, 2) - batch["reference"]
     rewards = beta * gains
     margins = rewards[:, 0] - rewards[:, 1]
     loss = -torch.nn.functional.logsigmoid(margins).sum()
-    return loss, {
+    figures = {
         "reward_accuracy": (margins > 0).float().sum(),
         "reward_margin": margins.sum(),
         "reward_chosen": rewards[:, 0].sum(),
         "reward_rejected": rewards[:, 1].sum(),
     }
+    return add_router_loss(model, loss, figures, router, len(margins))

@@ -194,8 +194,11 @@ def _loss(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     import torch
 
+    from finetune.backends.local.loss import add_router_loss
+
     good, moved = batch["good"], batch["moved"].to(batch["reference"].device)
-    gains = sum_log_probs(model, batch) - batch["reference"]
+    found, router = sum_log_probs(model, batch)
+    gains = found - batch["reference"]
     ahead = torch.where(good, gains - moved, moved - gains)
     losses = batch["item_weights"] * torch.sigmoid(-beta * ahead)
     figures = {"kl": moved * len(good)}
@@ -207,4 +210,4 @@ def _loss(
         if count:  # of these alone, though figures are divided by all
             share = (bad_count + good_count) / count
             figures[name] = beta * gains[chosen].sum() * share
-    return losses.sum(), figures
+    return add_router_loss(model, losses.sum(), figures, router, len(good))

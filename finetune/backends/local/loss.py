@@ -109,33 +109,43 @@ def packed_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
 def routed_loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the summed loss of a micro-batch, with what keeps all experts in use.
 
-    Where experts are trained (`output_router_logits` in the model's config), the load balancing
-    loss of the Switch Transformer over all tokens of the batch is added, times the model's own
-    coefficient; it counts as much as the batch's trained tokens. A model in evaluation mode is
-    measured on its answers alone.
-
     Args:
         model: See `packed_loss`.
         batch: See `packed_loss`.
 
     Returns:
-        The sum; and `router_loss`, summed likewise without its coefficient, where there is one.
+        The sum, and what is logged: see `add_router_loss`.
     """
-    output = _decode(model, batch)
-    total = _score(model, batch, _select(model, batch, output))
-    gates = getattr(output, "router_logits", None)
-    if not model.training or not gates:
-        return total, {}
-    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
-
-    config = model.config.get_text_config()
-    router: torch.Tensor = load_balancing_loss_func(
-        gates, config.num_local_experts, config.num_experts_per_tok
-    )
+    states, router = routed_states(model, batch)
     weights = batch["weights"]
     items = len(batch["targets"]) if weights is None else weights.sum()
+    return add_router_loss(model, _score(model, batch, states), {}, router, items)
+
+
+def add_router_loss(
+    model: Any,
+    total: torch.Tensor,
+    figures: dict[str, torch.Tensor],
+    router: torch.Tensor | None,
+    items: Any,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return a micro-batch's loss and figures with what keeps all experts in use.
+
+    Args:
+        model: See `packed_loss`; its own coefficient is taken.
+        total: The summed loss.
+        figures: What is logged beside it.
+        router: See `routed_states`; None adds nothing.
+        items: What the micro-batch counts in the mean of a step: the router loss counts as much.
+
+    Returns:
+        The sum; and with `router_loss`, summed likewise without its coefficient.
+    """
+    if router is None:
+        return total, figures
+    config = model.config.get_text_config()
     coefficient = getattr(config, "router_aux_loss_coef", 0.0)  # Mistral 4's has none
-    return total + coefficient * items * router, {"router_loss": items * router}
+    return total + coefficient * items * router, figures | {"router_loss": items * router}
 
 
 def trained_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -145,7 +155,32 @@ def trained_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         model: See `packed_loss`.
         batch: See `packed_loss`.
     """
-    return _select(model, batch, _decode(model, batch))
+    return routed_states(model, batch)[0]
+
+
+def routed_states(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return `trained_states`, and the router loss of the batch.
+
+    That is the load balancing loss of the Switch Transformer over all its tokens, where experts are
+    trained (`output_router_logits` in the model's config); else None, and in evaluation mode, as
+    a model is measured on its answers alone.
+
+    Args:
+        model: See `packed_loss`.
+        batch: See `packed_loss`.
+    """
+    output = _decode(model, batch)
+    states = _select(model, batch, output)
+    gates = getattr(output, "router_logits", None)
+    if not model.training or not gates:
+        return states, None
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    config = model.config.get_text_config()
+    router: torch.Tensor = load_balancing_loss_func(
+        gates, config.num_local_experts, config.num_experts_per_tok
+    )
+    return states, router
 
 
 def _decode(model: Any, batch: dict[str, Any]) -> Any:

@@ -61,24 +61,28 @@ def collate_answers(answers: Sequence[Answer]) -> dict[str, Any]:
     return batch | {"counts": [answer.trained for answer in answers]}
 
 
-def sum_log_probs(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Return the log-probability (nats) of each answer of a batch, float32: [answers].
+def sum_log_probs(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the log-probability (nats) of each answer of a batch, and the batch's router loss.
 
     Args:
         model: See `loss.packed_loss`.
         batch: See `collate_answers`.
+
+    Returns:
+        float32 [answers], and what `loss.routed_states` has beside the states.
     """
     import torch
 
-    from finetune.backends.local.loss import head_losses, trained_states, with_head
+    from finetune.backends.local.loss import head_losses, routed_states, with_head
 
     def score(head: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         return head_losses(hidden, head, batch["targets"])
 
-    losses = with_head(model, score, trained_states(model, batch))
+    states, router = routed_states(model, batch)
+    losses = with_head(model, score, states)
     if batch["weights"] is not None:
         losses = losses * batch["weights"]
-    return -torch.stack([part.sum() for part in torch.split(losses, batch["counts"])])
+    return -torch.stack([part.sum() for part in torch.split(losses, batch["counts"])]), router
 
 
 def measure_log_probs(
@@ -112,4 +116,4 @@ def _measure(model: Any, answers: Sequence[Answer]) -> Iterator[list[float]]:
     with torch.no_grad(), torch.autocast(head.device.type, torch.bfloat16, enabled=half):
         for row in fill_rows(answers, _ROW_TOKENS):
             batch = move(collate_answers(row), head.device)
-            yield sum_log_probs(model, batch).tolist()
+            yield sum_log_probs(model, batch)[0].tolist()

@@ -1,13 +1,15 @@
-"""Answers to compare: random ids, as TRL has them after tokenizing and as ours."""
+"""Answers to compare: random ids, as TRL has them after tokenizing and as ours; models for them."""
 
 import random
 from types import SimpleNamespace
 
 import torch
 
+from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.rewards import Answer
 from finetune.backends.local.samples import pack
-from tests.backends.local.conftest import VOCABULARY
+from finetune.recipe.tree import Lora
+from tests.backends.local.conftest import VOCABULARY, make_mixtral, make_model, make_recipe
 
 
 def make_rows(count, seed=0):
@@ -28,6 +30,15 @@ def make_answer(prompt, answer):
     return Answer(
         (pack(SimpleNamespace(input_ids=prompt + answer, labels=labels, weights=None, images=())),)
     )
+
+
+def make_adapted():
+    return add_adapter(make_model(), make_recipe().local.lora)
+
+
+def make_mixture():
+    model = make_mixtral(vocab_size=VOCABULARY, num_local_experts=4, router_aux_loss_coef=0.5)
+    return add_adapter(model, Lora(rank=3, experts=True)).train()
 
 
 def disturb(model, seed=1):

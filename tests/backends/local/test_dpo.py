@@ -21,7 +21,14 @@ from finetune.backends.local.schedule import Step
 from finetune.recipe import Recipe
 from finetune.tokens import load_tokenizer
 from tests.backends.local.conftest import assert_near, go_on, make_model, make_recipe
-from tests.backends.local.preferences import disturb, gradients, make_answer, make_rows
+from tests.backends.local.preferences import (
+    disturb,
+    gradients,
+    make_adapted,
+    make_answer,
+    make_mixture,
+    make_rows,
+)
 
 BETA = 0.3
 
@@ -69,15 +76,16 @@ def make_trainer(model, rows, folder, **arguments):
     )
 
 
-def test_loss_and_gradients_are_those_of_trl(tmp_path, rows):
-    theirs = add_adapter(make_model(), make_recipe().local.lora)
+@pytest.mark.parametrize("make_adapted", [make_adapted, make_mixture])
+def test_loss_and_gradients_are_those_of_trl(tmp_path, rows, make_adapted):
+    theirs = make_adapted()
     with quiet():
         trainer = make_trainer(theirs, rows, tmp_path)
         disturb(theirs)
         wanted = trainer.compute_loss(theirs, trainer.data_collator(rows))
         wanted.backward()
 
-    ours = add_adapter(make_model(), make_recipe().local.lora)
+    ours = make_adapted()
     pairs = dpo.refer(ours, make_pairs(rows))
     disturb(ours)
     task = dpo.make_task(BETA)
@@ -93,6 +101,8 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path, rows):
     assert logged["reward_margin"] == pytest.approx(metrics["rewards/margins"], abs=1e-5)
     assert logged["reward_chosen"] == pytest.approx(metrics["rewards/chosen"], abs=1e-5)
     assert logged["reward_rejected"] == pytest.approx(metrics["rewards/rejected"], abs=1e-5)
+    if make_adapted is make_mixture:
+        assert logged["router_loss"] == pytest.approx(metrics["aux_loss"], rel=1e-5)
     assert_near(gradients(ours), gradients(theirs))
 
 

@@ -15,7 +15,14 @@ from finetune.backends.local.quiet import quiet
 from finetune.backends.local.schedule import Step
 from finetune.errors import DataError
 from tests.backends.local.conftest import assert_near, go_on, make_model, make_recipe
-from tests.backends.local.preferences import disturb, gradients, make_answer, make_rows
+from tests.backends.local.preferences import (
+    disturb,
+    gradients,
+    make_adapted,
+    make_answer,
+    make_mixture,
+    make_rows,
+)
 
 BETA = 0.3
 GOOD = [True, False, True, True, False, True]
@@ -40,8 +47,9 @@ class Trainer(KTOTrainer):
         return dataset
 
 
-def test_loss_and_gradients_are_those_of_trl(tmp_path, rows):
-    ours = add_adapter(make_model(), make_recipe().local.lora)
+@pytest.mark.parametrize("make_adapted", [make_adapted, make_mixture])
+def test_loss_and_gradients_are_those_of_trl(tmp_path, rows, make_adapted):
+    ours = make_adapted()
     items = kto.refer(ours, make_ratings(rows))
     disturb(ours)
     task = kto.make_task(BETA)
@@ -64,7 +72,7 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path, rows):
                 "label": item.good,
             }
         )
-    theirs = add_adapter(make_model(), make_recipe().local.lora)
+    theirs = make_adapted()
     words = Tokenizer(models.WordLevel({"<pad>": 0}, unk_token="<pad>"))
     with quiet():
         trainer = Trainer(
@@ -94,6 +102,8 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path, rows):
     assert logged["kl"] == pytest.approx(metrics["kl"], abs=1e-5)
     assert logged["reward_chosen"] == pytest.approx(metrics["rewards/chosen"], abs=1e-5)
     assert logged["reward_rejected"] == pytest.approx(metrics["rewards/rejected"], abs=1e-5)
+    if make_adapted is make_mixture:
+        assert logged["router_loss"] == pytest.approx(metrics["aux_loss"], rel=1e-5)
     assert_near(gradients(ours), gradients(theirs))
 
 
