@@ -275,8 +275,9 @@ class _Bill:
             return None
         share = total.trained_tokens / max(1, total.tokens)
         samples = [(length, length * share) for length in self.counting.lengths]
-        trained = sum(count_adapter(shape, self.recipe).values())
-        once = count_flops(shape, trained, samples)
+        trained = count_adapter(shape, self.recipe)
+        experts = trained.get("experts", 0)
+        once = count_flops(shape, sum(trained.values()), samples, of_experts=experts)
         return once * seen / sum(self.counting.lengths)
 
     def _held_out(self, name: str) -> int:

@@ -2,7 +2,8 @@
 
 Counted are the operations that the method needs (a multiplication and an addition are two), not
 those that this implementation spends: activations computed again count once, padding would count
-nothing. With `N` weights in the linears that a token passes through and `A` in adapters,
+nothing. With `N` weights in the linears that a token passes through and `A` in their adapters (of
+the experts of a mixture, those of its own alone),
 
     a token costs        4 N + 6 A    base frozen: forward 2 N, gradient of the inputs 2 N
                          6 N          everything trained: the gradient of the weights as well
@@ -32,17 +33,22 @@ _SIDE = 1024  # of the matrices that are multiplied to find a CPU's peak
 _SECONDS = 0.15  # that this takes at least
 
 
-def count_flops(shape: Shape, trained: int, samples: Iterable[tuple[int, float]]) -> float:
+def count_flops(
+    shape: Shape, trained: int, samples: Iterable[tuple[int, float]], *, of_experts: int = 0
+) -> float:
     """Return the floating-point operations of training once on some samples.
 
     Args:
         shape: The model's.
         trained: Its trained weights: as many as the model's own where all are, else adapters'.
         samples: Tokens, and trained positions, of each.
+        of_experts: Those of the trained weights that belong to experts.
     """
     attention = sum(a * b for a, b in shape.attention.values())
     feed_forward = sum(a * b for a, b in shape.feed_forward.values())
     weights = shape.layers * (attention + feed_forward * shape.active)
+    if shape.experts:  # a token passes through some of them
+        trained -= of_experts - of_experts * shape.experts_per_token // shape.experts
     whole = trained >= weights
     token = 6 * weights if whole else 4 * weights + 6 * trained
     squared = 6 * shape.layers * shape.heads * shape.head_dim
@@ -59,6 +65,7 @@ class Meter:
         items: All items of the run, which `steps` point to.
         steps: The schedule.
         peak: Operations a second that the hardware can do at most, None where nobody knows.
+        of_experts: See `count_flops`.
     """
 
     def __init__(
@@ -68,8 +75,11 @@ class Meter:
         items: Sequence[Any],
         steps: Sequence[Step],
         peak: float | None,
+        *,
+        of_experts: int = 0,
     ) -> None:
         self._shape, self._trained, self._peak = shape, trained, peak
+        self._of_experts = of_experts
         self._items, self._steps = items, steps
 
     def judge(self, *, step: int, tokens_per_second: float, **_: Any) -> dict[str, float]:
@@ -85,7 +95,7 @@ class Meter:
         planned = self._steps[step - 1]
         items = [self._items[index] for group in planned.micro_batches for index in group]
         samples = ((item.tokens, len(getattr(item, "targets", ()))) for item in items)
-        flops = count_flops(self._shape, self._trained, samples)
+        flops = count_flops(self._shape, self._trained, samples, of_experts=self._of_experts)
         speed = flops * tokens_per_second / planned.tokens
         share = {"peak_share": speed / self._peak} if self._peak else {}
         return {"flops_per_second": speed, **share}
@@ -140,9 +150,10 @@ def open_meter(
         processes: How many devices train together.
     """
     shape = read_shape(files.read_json(folder / "config.json"))
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    of_experts = sum(size for name, size in sizes.items() if ".experts." in name)
     peak = find_hardware_peak(chosen["device"], chosen["dtype"], processes=processes)
-    return Meter(shape, trained, items, steps, peak)
+    return Meter(shape, sum(sizes.values()), items, steps, peak, of_experts=of_experts)
 
 
 def find_hardware_peak(device: str, dtype: str, *, processes: int = 1) -> float | None:

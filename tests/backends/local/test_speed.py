@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from finetune.backends.local.attention import attend_within
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.loss import packed_loss
+from finetune.backends.local.memory import count_adapter
 from finetune.backends.local.samples import collate
 from finetune.backends.local.schedule import plan_training
 from finetune.backends.local.speed import Meter, count_flops, find_hardware_peak
@@ -48,6 +49,24 @@ def test_a_token_passes_through_its_own_experts_alone():
     )
     assert many.weights > few.weights
     assert count_flops(many, 0, [(10, 4)]) == count_flops(few, 0, [(10, 4)])
+
+
+def test_adapters_of_experts_count_where_a_token_passes_through_them():
+    # Hidden 32, two heads of keys of width 8, experts of 48, of which each token takes two.
+    model = add_adapter(make_mixtral(num_local_experts=8), Lora(rank=3, experts=True))
+    attention = 2 * 32 * 32 + 2 * 32 * 16
+    expert = 3 * 32 * 48
+    adapters = 3 * ((32 + 32) + (32 + 16) + (32 + 16) + (32 + 32))
+    of_an_expert = 3 * ((32 + 2 * 48) + (48 + 32))
+    token = 4 * (attention + 2 * expert) + 6 * (adapters + 2 * of_an_expert)
+    by_hand = 10 * token + 6 * 32 * 10**2 + 4 * 50 * 32 * 4
+    trained = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
+    experts = sum(size for name, size in trained.items() if ".experts." in name)
+    assert experts == 8 * of_an_expert
+    shape = read_shape(model.config.to_dict())
+    assert count_flops(shape, sum(trained.values()), [(10, 4)], of_experts=experts) == by_hand
+    recipe = make_recipe(lora={"rank": 3, "experts": True})
+    assert count_adapter(shape, recipe)["experts"] == experts  # what `plan` counts with
 
 
 def test_a_meter_gives_the_share_of_a_known_peak(samples):
