@@ -5,7 +5,8 @@ the whole job: prepare, train with validation and dropout, publish the best chec
 Each trial is a process that is killed with SIGKILL after a time drawn from the length of an
 unbroken run, and one that goes on. Printed are how many trials were killed in which state, from
 which step they went on, and the largest difference of the last loss; a trial whose adapter is not
-the unbroken run's, byte by byte, is a failure.
+the unbroken run's, byte by byte, is a failure. `benchmarks/crash_points.py` kills at each change
+of a file instead.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 WORDS = "red blue green dark light warm cold soft hard round flat small large old new".split()
 
 
-def make_recipe(folder: Path) -> Path:
+def make_recipe(
+    folder: Path, *, length: str = "epochs: 3", evaluation: str = "measure: false"
+) -> Path:
     """Write a tiny model, data and a recipe; return the recipe."""
     import mistral_common
     import torch
@@ -64,8 +67,8 @@ def make_recipe(folder: Path) -> Path:
     recipe.write_text(
         "name: kills\nmodel: ./model\n"
         "data: {train: [{path: data.jsonl}], validation: 0.1}\n"
-        "training: {epochs: 3, learning_rate: 1e-2, seq_len: 300}\n"
-        "evaluation: {measure: false}\n"
+        f"training: {{{length}, learning_rate: 1e-2, seq_len: 300}}\n"
+        f"evaluation: {{{evaluation}}}\n"
         "local:\n  lora: {rank: 4, dropout: 0.1}\n  dtype: float32\n  batch_tokens: 600\n"
         "  micro_batch_tokens: 200\n  save_every: 2\n  threads: 1\n  best_by: validation_loss\n"
     )

@@ -159,6 +159,7 @@ def run(
     if current.state["state"] == "done":
         return current
     with current.lock():
+        current.tidy()
         _work(current, recipe, dataset, train, key, progress)
     return current
 

@@ -170,8 +170,7 @@ class Run:
 
     def metric(self, **values: Any) -> None:
         """Append one line of metrics."""
-        with open(self.folder / "metrics.jsonl", "ab") as file:
-            file.write(to_json(values) + b"\n")
+        append_line(self.folder / "metrics.jsonl", values, sync=False)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics by step; a step that was done again counts once, as done last."""
@@ -193,6 +192,11 @@ class Run:
     def lock(self) -> Lock:
         """Return the lock of this run, to be used as a context manager."""
         return Lock(self.folder / ".lock")
+
+    def tidy(self) -> None:
+        """Remove the half-written files of a process that was killed; the lock is held."""
+        for torn in self.folder.glob(".*.tmp-*"):
+            torn.unlink(missing_ok=True)
 
     def cancel(self, kill: Callable[[int, int], None] = os.kill) -> bool:
         """Ask the process that works here to save and stop.

@@ -110,3 +110,17 @@ def test_cancel_asks_the_process_that_works_there(make):
         assert run.cancel()
         assert other.wait(10) == -signal.SIGTERM
     assert run.worker() is None
+
+
+def test_what_a_killed_process_left_is_removed_and_its_torn_line_ended(make):
+    run = make()
+    for name in (".run.json.tmp-1", ".report.html.tmp-2"):
+        (run.folder / name).write_bytes(b"half")
+    run.metric(step=1, loss=2.0)
+    with open(run.folder / "metrics.jsonl", "ab") as file:
+        file.write(b'{"step":2,"lo')
+    run.tidy()
+    run.metric(step=2, loss=1.0)
+    assert [line["loss"] for line in run.metrics()] == [2.0, 1.0]
+    assert not list(run.folder.glob(".*.tmp-*"))
+    assert run.state["state"] == "preparing"

@@ -173,15 +173,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line and sync it; a torn tail of an earlier crash is ended first."""
+def append_line(path: Path, value: Any, *, sync: bool = True) -> None:
+    """Append one JSON line, on the disk at once with `sync`; a torn tail is ended first."""
     line = to_json(value) + b"\n"
     with open(path, "ab") as file:
         if file.tell() and not _ends_with_newline(path):
             line = b"\n" + line
         file.write(line)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
 
 
 def _ends_with_newline(path: Path) -> bool:
