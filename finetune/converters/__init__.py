@@ -178,7 +178,8 @@ def detect(
         seen = " or ".join(f"{one.kind} records (`{one.format}`: {one.reason})" for one in fitting)
         raise UsageError(
             f"it holds {seen}, not {kind} records",
-            hint="name another `format` (`--from`) to read it otherwise",
+            hint="take the `method` (`--kind`) that is for such records, or name another `format`"
+            " (`--from`) to read it otherwise",
         )
     if not found:
         raise UsageError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from finetune import tokens
+from finetune.backends.local.model import check_vocabulary
 from finetune.backends.local.schedule import count_passes
 from finetune.catalog import STAND_INS, Model
 from finetune.corpus import Dataset
@@ -83,8 +84,13 @@ def count_dataset(
         model: The catalog's row of the recipe's model, if there is one.
         folder: A folder that holds the model's tokenizer, if there is one on this machine.
         progress: Told of the records counted.
+
+    Raises:
+        UsageError: The tokenizer is not the one of the model's weights.
     """
     tokenizer, exact, note = _find_tokenizer(recipe.model, model, folder)
+    if exact and tokenizer and folder and (folder / "config.json").is_file():
+        check_vocabulary(folder, tokenizer)
     counter = _Counter(recipe, tokenizer, None if exact else _number(model))
     kind = METHODS[recipe.method].record
     counting = Counting(

@@ -60,6 +60,11 @@ def find_place(ref: str) -> Place:
     if model is not None and model.fp8:
         twin = f"use `{model.bf16}`, the same in bfloat16" if model.bf16 else None
         raise UsageError(f"{ref}: holds 8-bit floats, which cannot be tuned", hint=twin)
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise UsageError(
+            f"{ref}: is an adapter, not a model",
+            hint="`finetune export RUN --to merged` writes the model that it makes of its base",
+        )
     folder = path if path.is_dir() else _find_cached(model.hub_id if model else ref)
     tokenizer = folder
     if model is not None and model.name == embedded.NAME:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mistral_common
 import pytest
 
 GOOD = b'{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}\n'
@@ -23,6 +24,13 @@ FILES = {
     "cut.jsonl": GOOD + GOOD[:40],
     "cut.json": b"[" + GOOD.strip() + b"," + GOOD[:40],
     "typo.jsonl": GOOD.replace(b'"user"', b'"usr"'),
+    "wordy.jsonl": GOOD.replace(b"Hi", b"word " * 200) + GOOD,
+    "pairs.jsonl": b"".join(
+        b'{"prompt":[{"role":"user","content":"%d?"}],"chosen":[{"role":"assistant","content":"y"}],'
+        b'"rejected":[{"role":"assistant","content":"%b"}]}\n' % (n, b"y" if n == 5 else b"n")
+        for n in range(12)
+    ),
+    "labels.jsonl": b"".join(b'{"text":"%d","labels":{"topic":["a"]}}\n' % n for n in range(9)),
 }
 
 CASES = [
@@ -55,6 +63,18 @@ CASES = [
     (["run", "nomodel.yaml"], 2, "mistral-9"),
     (["run", "long.yaml"], 2, "training.seq_len"),
     (["run", "few.yaml"], 3, "data.max_rejected"),
+    (["run", "pairs-of-chats.yaml"], 2, "it holds chat records (`laplateforme`"),
+    (["run", "same-answers.yaml"], 3, "same-answers ×1: pairs.jsonl:6"),
+    (["run", "one-class.yaml"], 3, "`topic`: all training records have the same labels"),
+    (["run", "too-long.yaml"], 3, "too long: 206 tokens, at most 100  [too-long]"),
+    (
+        ["plan", "mismatch.yaml"],
+        2,
+        "the tokenizer does not match the weights: it has 32,768 tokens",
+    ),
+    (["plan", "adapter.yaml"], 2, "an adapter, not a model"),
+    (["run", "crowd.yaml"], 2, "local.launch.processes: 9999 is more than the"),
+    (["plan", "whole.yaml"], 2, "local.full: `dpo` trains an adapter"),
     (["chat", "last", "--prompt", "x"], 2, "no runs here"),
     (["export", "last", "--to", "merged", "-o", "m"], 2, "no runs here"),
 ]
@@ -65,12 +85,35 @@ RECIPES = {
     "long.yaml": RECIPE + "training: {seq_len: 100000}\n",
     "few.yaml": RECIPE.replace("good.jsonl", "cut.jsonl"),
     "good.yaml": RECIPE,
+    "pairs-of-chats.yaml": RECIPE + "method: dpo\n",
+    "same-answers.yaml": RECIPE.replace("good", "pairs") + "method: dpo\n",
+    "one-class.yaml": RECIPE.replace("good", "labels") + "method: classifier\n",
+    "too-long.yaml": RECIPE.replace("good", "wordy").replace("smollm2-135m", "./model")
+    + "training: {seq_len: 100}\n",
+    "mismatch.yaml": RECIPE.replace("smollm2-135m", "./mismatch"),
+    "adapter.yaml": RECIPE.replace("smollm2-135m", "./adapter"),
+    "crowd.yaml": RECIPE + "local: {launch: {processes: 9999}}\n",
+    "whole.yaml": RECIPE + "method: dpo\nlocal: {full: true}\n",
 }
+
+
+def write_models(folder):
+    """Write what looks like a model, like one with another's tokenizer, and like an adapter."""
+    name = "mistral_instruct_tokenizer_240323.model.v3"
+    data = Path(mistral_common.__file__).parent / "data" / name
+    for model, rows in {"model": 32768, "mismatch": 64}.items():
+        (folder / model).mkdir()
+        (folder / model / "tokenizer.model.v3").write_bytes(data.read_bytes())
+        (folder / model / "config.json").write_text(f'{{"vocab_size":{rows}}}')
+        (folder / model / "model.safetensors").write_bytes(b"")
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text('{"peft_type":"LORA"}')
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
+    write_models(folder)
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
     for name, text in RECIPES.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.backends.local import embedded
 from finetune.backends.local.device import cpu_has_bf16
@@ -13,6 +13,9 @@ from finetune.catalog import find_model, find_obstacle, suggest_model
 from finetune.errors import MissingExtra, UsageError
 from finetune.files import read_json
 from finetune.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from finetune.tokens import Tokenizer
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 Quantize = Literal["none", "4bit", "8bit"]
@@ -73,6 +76,26 @@ def resolve_model(
             hint=suggest_model(ref) or "`finetune models` lists the catalog",
         )
     return _require_checkpoint(_download(hub_id, endpoint, progress), ref)
+
+
+def check_vocabulary(folder: Path, tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer that is not the one of a model's weights.
+
+    More ids than rows of the embedding cannot be computed, and no model leaves half of its rows
+    to nobody. Some unused rows are common: they fill the number up.
+
+    Raises:
+        UsageError: It is not.
+    """
+    config = read_json(folder / "config.json")
+    rows = (config.get("text_config") or config).get("vocab_size")
+    count = tokenizer.vocab_size
+    if isinstance(rows, int) and not rows / 2 <= count <= rows:
+        raise UsageError(
+            f"{folder}: the tokenizer does not match the weights: it has {count:,} tokens, they"
+            f" have {rows:,} rows",
+            hint="the model's own tokenizer file must lie beside its weights",
+        )
 
 
 def load_model(

@@ -15,13 +15,19 @@ from finetune.backends.local.full import save_model, unfreeze
 from finetune.backends.local.loop import find_start, fit
 from finetune.backends.local.lora import count_trainable
 from finetune.backends.local.memory import DEFAULT_MICRO_BATCH_TOKENS, choose_memory
-from finetune.backends.local.model import Dtype, choose_dtype, load_model, resolve_model
+from finetune.backends.local.model import (
+    Dtype,
+    check_vocabulary,
+    choose_dtype,
+    load_model,
+    resolve_model,
+)
 from finetune.backends.local.ranks import Ranks, read_ranks
 from finetune.backends.local.schedule import count_passes, plan_training
 from finetune.backends.local.speed import describe_choices, open_meter
 from finetune.backends.local.task import Item, Task, count_items
 from finetune.catalog import read_shape
-from finetune.errors import DataError, TrainingError, UsageError
+from finetune.errors import DataError, TrainingError
 from finetune.progress import Progress, silent
 from finetune.text import size
 from finetune.tokens import load_tokenizer
@@ -58,7 +64,8 @@ def tune(
     """
     ranks = read_ranks(recipe.local.launch)
     folder = resolve_model(recipe.model, progress=progress)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    check_vocabulary(folder, tokenizer)
     training = read_training(task, dataset, recipe, tokenizer, progress=progress)
     validation = task.read(dataset.validation, recipe, tokenizer, 0) if dataset.validation else []
     lengths = [item.tokens for item in training.items]
@@ -159,25 +166,6 @@ def gather_weights(model: Any) -> dict[str, Any]:
         name: (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach().cpu()
         for name, weight in weights
     }
-
-
-def _load_tokenizer(folder: Path) -> Tokenizer:
-    """Return a model's tokenizer, unless it is not the one of its weights.
-
-    More ids than rows of the embedding cannot be computed, and no model leaves half of its rows
-    to nobody. Some unused rows are common: they fill the number up.
-    """
-    tokenizer = load_tokenizer(folder)
-    config = files.read_json(folder / "config.json")
-    rows = (config.get("text_config") or config).get("vocab_size")
-    count = tokenizer.vocab_size
-    if isinstance(rows, int) and not rows / 2 <= count <= rows:
-        raise UsageError(
-            f"{folder}: the tokenizer does not match the weights: it has {count:,} tokens, they"
-            f" have {rows:,} rows",
-            hint="the model's own tokenizer file must lie beside its weights",
-        )
-    return tokenizer
 
 
 class Training(NamedTuple):
