@@ -64,7 +64,7 @@ def serve(settings: Settings, *, host: str, port: int, ready: Callable[[str], No
     from finetune.server.app import Service, create_app
 
     settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with Lock(settings.folder / ".lock"), _listen(host, port) as listener:
+    with Lock(settings.folder / ".lock"), listen(host, port) as listener:
         app = create_app(Service(settings))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=5
@@ -75,7 +75,12 @@ def serve(settings: Settings, *, host: str, port: int, ready: Callable[[str], No
 
 
 @contextlib.contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
+def listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Give a socket that listens.
+
+    Raises:
+        UsageError: The port is taken, or the address is not this machine's.
+    """
     try:
         listener = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024
@@ -83,6 +88,9 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
     except OSError as error:
         fact = (error.strerror or type(error).__name__).lower()
         raise UsageError(f"{host}:{port}: {fact}", hint="`--port 0` takes a free port") from None
+    # An answer's head and body are two writes: the second would wait 40 ms for the first's ACK.
+    # asyncio sets this itself only on sockets that were made for TCP by number.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listener:
         yield listener
 

@@ -93,7 +93,7 @@ class Supervisor:
             worker.stop()
         for job in live:  # stopped by us, which is no try of theirs
             for name in _KINDS:
-                (self._jobs.folder(str(job.id)) / f"{name}.tries").unlink(missing_ok=True)
+                self._worker(job, name).forgive_deaths()
         end = time.monotonic() + _PATIENCE
         while any(worker.alive() for worker in workers) and time.monotonic() < end:
             time.sleep(0.05)
@@ -215,16 +215,11 @@ class Supervisor:
         """Start a worker again that was killed; give up where it gets nowhere."""
         if self._stopping:
             return
-        folder = self._jobs.folder(str(job.id))
-        path, tokens = folder / f"{kind}.tries", job.trained_tokens or 0
-        before = path.read_text().split() if path.is_file() else []
-        tries = 1 + (int(before[0]) if before and int(before[1]) == tokens else 0)
-        if tries >= _TRIES:
+        if self._worker(job, kind).count_deaths(job.trained_tokens or 0) >= _TRIES:
             status: Status = "FAILED" if kind == "train" else "FAILED_VALIDATION"
             self._jobs.move(str(job.id), status, of=(job.status,), why={"message": message})
             return
-        path.write_text(f"{tries} {tokens}")
-        self._start(str(job.id), folder, kind)
+        self._start(str(job.id), self._jobs.folder(str(job.id)), kind)
 
     def _measure(self, job: Details, run: Run) -> Details | None:
         """Take over what the run has measured."""

@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune.files import write_atomic
+
 _CHILDREN: dict[Path, subprocess.Popen[bytes]] = {}  # to be reaped by this process
 
 
@@ -27,6 +29,7 @@ class Worker:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._lock = folder / f"{name}.lock"
+        self._deaths = folder / f"{name}.deaths"
         self.log = folder / f"{name}.log"
 
     def start(self, command: Sequence[str], *, cwd: Path) -> bool:
@@ -83,6 +86,27 @@ class Worker:
         if text.isdigit():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(int(text), number)
+
+    def count_deaths(self, progress: int) -> int:
+        """Return how many processes have ended since there was progress, the last one included.
+
+        Each is counted once, by its number: a server that is killed before it starts the next one
+        looks again and counts nothing.
+
+        Args:
+            progress: How far the work is.
+        """
+        number = self._lock.read_text() if self._lock.exists() else ""
+        known = self._deaths.read_text().split() if self._deaths.exists() else []
+        deaths, last = (int(known[0]), known[2:]) if known[1:2] == [str(progress)] else (0, [])
+        if number and last != [number]:
+            deaths += 1
+            write_atomic(self._deaths, f"{deaths} {progress} {number}".encode())
+        return deaths
+
+    def forgive_deaths(self) -> None:
+        """Begin to count anew."""
+        self._deaths.unlink(missing_ok=True)
 
     def last_error(self) -> str | None:
         """Return the last line of its log that says what went wrong, None where none does."""

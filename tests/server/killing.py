@@ -97,11 +97,12 @@ def check_each_was_trained_once(load):
     end = time.monotonic() + PATIENCE * 10
     with load.server.client() as client:
         for job in load.jobs:
-            while (
-                status := client.get(f"/v1/fine_tuning/jobs/{job}").json()["status"]
-            ) != "SUCCESS":
-                assert time.monotonic() < end, status
-                assert not status.startswith(("FAILED", "CANCELLED")), status
+            while True:
+                found = client.get(f"/v1/fine_tuning/jobs/{job}").json()
+                if found["status"] == "SUCCESS":
+                    break
+                assert time.monotonic() < end, found["status"]
+                assert not found["status"].startswith(("FAILED", "CANCELLED")), found["events"]
                 time.sleep(0.2)
     trained = (load.server.folder / "trained.log").read_text().split()
     counts = {job: trained.count(job) for job in load.jobs}
