@@ -112,6 +112,12 @@ class HuggingFaceTokenizer(Tokenizer):
             ids = ids[: ids.index(self.eos_id)]
         return AssistantMessage(content=self.decode(ids))
 
+    @property
+    def tokenizer_json(self) -> str:
+        """Itself as the library `tokenizers` writes it."""
+        text: str = self._model.to_str()
+        return text
+
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return one visible string for each id; incomplete bytes as the file has them."""
         pieces = []

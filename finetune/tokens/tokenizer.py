@@ -172,6 +172,11 @@ class Tokenizer(ABC):
         )
 
     @property
+    def tokenizer_json(self) -> str | None:
+        """Itself as the library `tokenizers` writes it, None where it is no tokenizer of that."""
+        return None
+
+    @property
     def call_controls(self) -> Controls | None:
         """The control tokens inside an answer, None where a template lays calls out as text."""
         return None

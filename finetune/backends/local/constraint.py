@@ -142,6 +142,8 @@ class _Vocabulary:
 @functools.lru_cache(maxsize=2)
 def _read_vocabulary(tokenizer: Tokenizer) -> Any:
     library = _library()
+    if (text := tokenizer.tokenizer_json) is not None:
+        return library.LLTokenizer(text, n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id)
     return library.LLTokenizer(
         library.TokenizerWrapper(_Vocabulary(tokenizer)), n_vocab=tokenizer.vocab_size
     )
