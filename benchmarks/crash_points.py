@@ -135,7 +135,7 @@ def main() -> int:
             pipeline.prepare(load_recipe(path), folder=folder / "datasets")
 
         def trials() -> Iterator[tuple[str, Path, Work]]:
-            for size in SIZES:
+            for size in SIZES if options.first == 1 else ():
                 folder = Path(place) / f"size-{size}"
                 works = partial(prepare, folder), partial(run, folder)
                 yield f"within {size} bytes", folder, kill_within(size, *works)

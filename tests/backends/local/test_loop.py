@@ -16,7 +16,9 @@ from finetune.backends.local.validation import measure
 from finetune.errors import RunError, TrainingError
 from tests.backends.local.conftest import go_on, make_model, make_recipe, make_samples
 
+ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).with_name("train_tiny.py")
+SWEEP = ROOT / "benchmarks" / "crash_points.py"
 
 
 class Stop(Exception):
@@ -215,13 +217,17 @@ def test_a_signal_saves_and_a_second_call_goes_on(folder, whole):
     assert (rest[-1]["step"], rest[-1]["loss"]) == whole
 
 
-def test_a_kill_costs_nothing_but_time(folder, whole):
-    process = start(folder)
-    wait_for(process, 4)
-    process.kill()
-    process.communicate()
-    rest, _ = train(folder, MANY)
-    assert (rest[-1]["step"], rest[-1]["loss"]) == whole
+def test_a_kill_costs_nothing_but_time():
+    """Before the run's state, in a checkpoint, at the end; `benchmarks/` has each change of a file."""
+    done = subprocess.run(
+        [sys.executable, SWEEP, "--first", "71", "--last", "200", "--every", "64"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\n3 kills: .*; 0 failed\n", done.stdout)
 
 
 def test_a_full_disk_leaves_the_old_checkpoints(folder, whole):
