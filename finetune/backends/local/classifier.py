@@ -15,7 +15,7 @@ from finetune import tokens
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.model import load_adapter, load_model, resolve_model
 from finetune.backends.local.samples import fit_records
-from finetune.backends.local.task import Task, fill_rows
+from finetune.backends.local.task import Task, fill_rows, move
 from finetune.backends.local.training import tune
 from finetune.corpus.labels import fill_targets, labels_of
 from finetune.errors import DataError
@@ -162,10 +162,7 @@ def classify(
     progress("classify", 0, len(packed))
     with torch.inference_mode(), attend_within(model):
         for row in fill_rows(packed, batch_tokens):
-            batch = {
-                key: value.to(device) if isinstance(value, torch.Tensor) else value
-                for key, value in collate(row).items()
-            }
+            batch = move(collate(row), device)
             found = [part.tolist() for part in head.probabilities(trained_states(model, batch))]
             scores += [_name(head, values) for values in zip(*found, strict=True)]
             progress("classify", len(scores), len(packed))

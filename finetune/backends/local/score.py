@@ -68,12 +68,10 @@ def _score_row(
 
     from finetune.backends.local.loss import trained_states
     from finetune.backends.local.samples import collate
+    from finetune.backends.local.task import move
 
     head = model.get_output_embeddings()
-    batch = {
-        key: value.to(head.weight.device) if isinstance(value, torch.Tensor) else value
-        for key, value in collate(samples).items()
-    }
+    batch = move(collate(samples), head.weight.device)
     if together:
         hidden = trained_states(model, batch)
     else:

@@ -115,10 +115,7 @@ def describe_choices(
 
     parameter = next(model.parameters())
     cuda = parameter.device.type == "cuda"
-    half = torch.bfloat16 in {
-        model.dtype,
-        model.config.dtype,
-    }  # a model trained in full: the latter
+    half = torch.bfloat16 in {model.dtype, model.config.dtype}  # trained in full: the latter
     return {
         "device": torch.cuda.get_device_name(parameter.device) if cuda else "cpu",
         "dtype": "bfloat16" if half else "float32",
