@@ -9,30 +9,37 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, get_args
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from finetune.backends.platform.access import Address, Key, read_endpoint
 from finetune.corpus.privacy import find
 from finetune.corpus.privacy.egress import allows_host, judge_egress
-from finetune.errors import RecipeError
+from finetune.errors import PlatformError, RecipeError
 from finetune.evaluation.answers import read_answer
 from finetune.evaluation.cases import Case, Conversation
-from finetune.evaluation.endpoint import Endpoint, choose_key, is_here, read_host
 from finetune.evaluation.exam import Outcome
 from finetune.evaluation.intervals import Score, bootstrap
 from finetune.methods import METHODS
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.recipe.tree import Judge
-from finetune.records import AssistantMessage, Message, text_of
+from finetune.records import AssistantMessage, Message, SystemMessage, UserMessage, text_of
 from finetune.text import plural, safe
 from finetune.tokens.images import find_image
+
+if TYPE_CHECKING:
+    from finetune.backends.platform.answers import Speaker
 
 Verdict = Literal["tuned", "base", "tie", "inconsistent", "unreadable", "withheld"]
 
 NAME = "judge_win_rate"
 _AT_ONCE = 4
+_TRIES = 3
+_MOST_TOKENS = 512  # some judges think before the word
 _MOST_CHARACTERS = 8000  # of one text that is shown
 _WORTH: dict[Verdict, float] = {"tuned": 1.0, "base": 0.0, "tie": 0.5, "inconsistent": 0.5}
 _WINNERS: tuple[dict[str, Verdict], ...] = (
@@ -72,12 +79,14 @@ class Bench(NamedTuple):
 
     Attributes:
         settings: `evaluation.judge` of the recipe.
-        endpoint: Where it is.
+        address: Where it is.
+        key: What it gets; None for nothing.
         withholds: Whether answers in which personal data are found stay here.
     """
 
     settings: Judge
-    endpoint: Endpoint
+    address: Address
+    key: Key | None
     withholds: bool
 
 
@@ -101,26 +110,24 @@ def open_judge(recipe: Recipe, manifest: dict[str, Any], *, key: str | None = No
             f"evaluation.judge: judges answers in conversations, not {kind} records",
             hint="leave `evaluation.judge` out",
         )
-    host, allows = read_host(settings.url), recipe.egress.personal_data
-    section = manifest.get("privacy")
+    address, sent = read_endpoint(settings.url, key, os.environ, place="evaluation.judge.url")
+    allows, section = recipe.egress.personal_data, manifest.get("privacy")
     egress = judge_egress(allows, section)
-    if not is_here(settings.url) and not allows_host(recipe.egress.hosts, host):
+    if not address.local and not allows_host(recipe.egress.hosts, address.host):
         raise RecipeError(
-            f"egress.hosts: records would go to the judge `{safe(host)}`, not one of them",
+            f"egress.hosts: records would go to the judge `{safe(address.host)}`, not one of them",
             hint="add it there, or leave `evaluation.judge` out",
         )
-    if not egress.allowed and not is_here(settings.url):
+    if not egress.allowed and not address.local:
         raise RecipeError(
-            f"evaluation.judge: records would go to `{safe(host)}`, {egress.fact}:"
+            f"evaluation.judge: records would go to `{safe(address.host)}`, {egress.fact}:"
             f" `egress.personal_data: {allows}` does not allow that",
             hint="set `data.privacy`, or `egress.personal_data: any` where they may leave",
         )
     # Pseudonyms look like what they stand for: answers made of them cannot be told apart.
     invented = section is not None and section["mode"] == "pseudonymize"
-    withholds = not (allows == "any" or invented or is_here(settings.url))
-    key = choose_key(settings.url, key, os.environ.get("MISTRAL_API_KEY"))
-    endpoint = Endpoint(settings.url, settings.model, key=key, timeout=settings.timeout)
-    return Bench(settings, endpoint, withholds)
+    withholds = not (allows == "any" or invented or address.local)
+    return Bench(settings, address, sent, withholds)
 
 
 def judge(
@@ -130,6 +137,7 @@ def judge(
     *,
     seed: int = 0,
     progress: Progress = silent,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Judgement:
     """Return which of two models answers better.
 
@@ -139,6 +147,7 @@ def judge(
         outcomes: What base and tuned made of them.
         seed: Of the intervals.
         progress: Told about the pairs.
+        sleep: Waits before a judge that is busy is asked again.
 
     Raises:
         PlatformError: The judge cannot be reached, or does not answer as asked.
@@ -148,8 +157,8 @@ def judge(
     rows = list(zip(asked, pairs, strict=True))[: bench.settings.limit]
     verdicts: dict[int, Verdict] = {}
     progress("judge", 0, len(rows))
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = pool.map(lambda row: _decide(bench, *row), rows)
+    with _call(bench, sleep) as speaker, ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = pool.map(lambda row: _decide(bench, speaker, *row), rows)
         try:
             for (case, _), verdict in zip(rows, found, strict=True):
                 verdicts[case.number] = verdict
@@ -158,7 +167,7 @@ def judge(
             pool.shutdown(cancel_futures=True)  # so that one failure is not met fifty times
             raise
     names = list(verdicts.values())
-    facts = {"model": bench.settings.model, "host": bench.endpoint.host, "pairs": len(names)}
+    facts = {"model": bench.settings.model, "host": bench.address.host, "pairs": len(names)}
     facts |= {name: names.count(name) for name in get_args(Verdict)}
     worth = [_WORTH[name] for name in names if name in _WORTH]
     if not worth:
@@ -179,7 +188,40 @@ def read_verdict(reply: str) -> str | None:
     return match[1].upper() if match else None
 
 
-def _decide(bench: Bench, case: Case, pair: tuple[str, str]) -> Verdict:
+@contextmanager
+def _call(bench: Bench, sleep: Callable[[float], None]) -> Iterator[Speaker]:
+    """Give the judge, to be asked within the bounds of its settings."""
+    from finetune.backends.platform.answers import Speaker
+    from finetune.backends.platform.api import Client
+    from finetune.backends.platform.retry import Pace
+
+    timeout = bench.settings.timeout
+    pace = Pace(answer=timeout, budget=timeout, tries=_TRIES)
+    with closing(Client(bench.address, bench.key, pace=pace, sleep=sleep)) as client:
+        yield Speaker(client, bench.settings.model, max_new_tokens=_MOST_TOKENS)
+
+
+def _ask(speaker: Speaker, system: str, user: str) -> str:
+    """Return the judge's reply; what it says in a refusal may quote records, and is left out."""
+    from finetune.backends.platform.retry import Refused
+
+    try:
+        answer = speaker.answer([SystemMessage(content=system), UserMessage(content=user)])
+    except PlatformError as error:
+        message, hint = (
+            error.message,
+            "check `evaluation.judge`; `finetune evaluate RUN` judges again",
+        )
+        if isinstance(error, Refused):
+            message = f"{safe(speaker.client.address.host)}: answered {error.status}"
+        if error.exit_code == 4:
+            hint = "give `--api-key-file FILE`, or MISTRAL_API_KEY to a host of Mistral's"
+        code = 4 if error.exit_code == 4 else 5
+        raise PlatformError(f"judge {message}", exit_code=code, hint=hint) from None
+    return text_of(answer.content)
+
+
+def _decide(bench: Bench, speaker: Speaker, case: Case, pair: tuple[str, str]) -> Verdict:
     if pair[0].strip() == pair[1].strip():
         return "tie"
     if bench.withholds and any(map(find, pair)):
@@ -187,7 +229,7 @@ def _decide(bench: Bench, case: Case, pair: tuple[str, str]) -> Verdict:
     winners = []
     for (first, second), names in zip((pair, pair[::-1]), _WINNERS, strict=True):
         system, user = _put(bench.settings, case, first, second)
-        verdict = read_verdict(bench.endpoint.ask(system, user))
+        verdict = read_verdict(_ask(speaker, system, user))
         if verdict is None:
             return "unreadable"
         winners.append(names[verdict])

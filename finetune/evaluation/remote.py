@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from finetune.backends.platform import check_egress
-from finetune.backends.platform.access import Key, read_address
+from finetune.backends.platform.access import read_endpoint
 from finetune.backends.platform.answers import Speaker
 from finetune.backends.platform.api import Client
 from finetune.backends.platform.jobs import name_model
@@ -19,7 +19,6 @@ from finetune.corpus import Dataset
 from finetune.errors import RecipeError, UsageError
 from finetune.evaluation.answers import Answer, read_answer
 from finetune.evaluation.cases import Case, Gap
-from finetune.evaluation.endpoint import choose_key
 from finetune.evaluation.exam import Exam, Outcome
 from finetune.progress import Progress
 from finetune.recipe import Recipe
@@ -69,13 +68,12 @@ def open_elsewhere(
     Raises:
         RecipeError: The held-out records may not go there.
     """
-    address = read_address(elsewhere.url, place="--against")
+    address, sent = read_endpoint(elsewhere.url, key, os.environ, place="--against")
     limit = recipe.evaluation.max_new_tokens
     if service is not None and service.address == address:
         yield Speaker(service, elsewhere.model, max_new_tokens=limit)
         return
-    chosen = choose_key(address.url, key, os.environ.get("MISTRAL_API_KEY"))
-    with closing(Client(address, Key(chosen) if chosen else None)) as client:
+    with closing(Client(address, sent)) as client:
         check_egress(recipe, dataset, address)
         yield Speaker(client, elsewhere.model, max_new_tokens=limit)
 

@@ -29,7 +29,6 @@ from finetune.corpus import Dataset
 from finetune.corpus.labels import fill_targets
 from finetune.corpus.privacy.egress import judge_egress
 from finetune.errors import DataError
-from finetune.evaluation.endpoint import is_here, read_host
 from finetune.evaluation.judge import open_judge
 from finetune.planning.counting import Counting, SourceCount, add_up, count_dataset
 from finetune.planning.gpus import name_gpus, name_least
@@ -361,12 +360,12 @@ class _Bill:
             egress = judge_egress(allows, self.dataset.manifest.get("privacy"))
             verb = "allows" if egress.allowed else "does not allow"
             notes.append(f"{egress.fact}: `egress.personal_data: {allows}` {verb} the upload")
-        judge = self.recipe.evaluation.judge
-        if judge is not None:
-            open_judge(self.recipe, self.dataset.manifest)
+        bench = open_judge(self.recipe, self.dataset.manifest)
+        if bench is not None:
+            shown = plural(bench.settings.limit, "held-out record")
             notes.append(
-                f"judge: up to {plural(judge.limit, 'held-out record')} and the answers to them go"
-                f" to {read_host(judge.url)}" + (" (this machine)" if is_here(judge.url) else "")
+                f"judge: up to {shown} and the answers to them go"
+                f" to {bench.address.host}" + (" (this machine)" if bench.address.local else "")
             )
         if total.dropped and self.local:
             notes.append(f"{plural(total.dropped, 'sample')} over `training.seq_len` left out")

@@ -357,13 +357,13 @@ def test_what_cannot_stand_beside_them_is_refused_before_anything_is_measured(ma
 def test_a_judge_in_the_recipe_has_its_say(make_run, check_document):
     with serve(opinion(longer)) as (url, seen):
         run = make_run(more=f", judge: {{url: '{url}', model: judge-1, limit: 4}}")
-        measures = evaluate(run, judge_key="given")
+        measures = evaluate(run, judge_key="a-given-key")
     check_document("files/evaluation", measures)
     assert measures == run.evaluation()
     facts = measures["judge"]
     assert facts["pairs"] == 4 == facts["tuned"] + facts["base"] + facts["tie"]
     assert seen
-    assert {headers["authorization"] for _, headers, _ in seen} == {"Bearer given"}
+    assert {headers["authorization"] for _, headers, _ in seen} == {"Bearer a-given-key"}
     rates = [measures[side]["judge_win_rate"]["value"] for side in ("base", "tuned")]
     assert sum(rates) == pytest.approx(1)
     lines = (run.folder / "predictions.jsonl").read_text().splitlines()

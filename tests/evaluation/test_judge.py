@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from finetune.backends.platform.access import read_endpoint
 from finetune.errors import PlatformError, RecipeError, UsageError
 from finetune.evaluation.answers import Answer, Reference
 from finetune.evaluation.cases import Case, Conversation
-from finetune.evaluation.endpoint import Endpoint, choose_key
 from finetune.evaluation.exam import Outcome
 from finetune.evaluation.judge import Bench, judge, open_judge, read_verdict
 from finetune.recipe.tree import Judge, Recipe
@@ -27,7 +27,7 @@ RECIPE = {"model": "tiny", "data": {"train": [{"path": "x"}]}}
 
 def make_bench(url, *, key=None, timeout=20, withholds=False, **settings):
     settings = Judge(url=url, model="judge-1", timeout=timeout, **settings)
-    return Bench(settings, Endpoint(url, "judge-1", key=key, timeout=timeout), withholds)
+    return Bench(settings, *read_endpoint(url, key, {}, place="url"), withholds)
 
 
 def make_case(number=1, messages=None):
@@ -40,7 +40,7 @@ def decide(bench, pairs, cases=None):
     base, tuned = (
         Outcome([], [], [], [Answer(text) for text in side]) for side in zip(*pairs, strict=True)
     )
-    return judge(bench, cases, (base, tuned))
+    return judge(bench, cases, (base, tuned), sleep=lambda _: None)
 
 
 def test_the_better_answer_wins_whatever_its_place():
@@ -130,26 +130,26 @@ def test_a_busy_judge_is_asked_again():
         if number <= 2:
             send(handler, (429, 503)[number - 1], b"{}", retry_after="0")
         else:
-            send(handler, 200, completion("B"))
+            send(handler, 200, completion("TIE"))
 
     with serve(handle) as (url, seen):
-        assert Endpoint(url, "judge-1").ask("s", "u") == "B"
-    assert len(seen) == 3
+        assert decide(make_bench(url), [("a", "b")]).verdicts == {1: "tie"}
+    assert len(seen) == 4, "three times for the first question"
 
 
 FAULTS = {
-    "the key is refused": (lambda h: send(h, 401, b"{}"), 4, "the key is missing or refused: 401", 1),
+    "the key is refused": (lambda h: send(h, 401, b"{}"), 4, "answered 401", 1),
     "always busy": (lambda h: send(h, 503, b"", retry_after="0"), 5, "answered 503", 3),
     "no such model": (lambda h: send(h, 404, b"secret words"), 5, "answered 404", 1),
     "another place": (
         lambda h: send(h, 307, b"", location="http://127.0.0.1:9/x"), 5, "answered 307", 1,
     ),
-    "no JSON": (lambda h: send(h, 200, b"<html>"), 5, "its reply is no chat completion", 1),
-    "no choices": (lambda h: send(h, 200, b'{"choices": []}'), 5, "is no chat completion", 1),
-    "no text": (lambda h: send(h, 200, b'{"choices": [{"message": {"content": 1}}]}'), 5, "is no", 1),
-    "bottomless": (lambda h: send(h, 200, b"[" * 100_000), 5, "is no chat completion", 1),
-    "endless": (lambda h: send(h, 200, b" " * 2**22), 5, "larger than 1,048,576 bytes", 1),
-    "cut off": (lambda h: h.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"), 5, "cannot", 1),
+    "no JSON": (lambda h: send(h, 200, b"<html>"), 5, "a reply that is no JSON", 3),
+    "no choices": (lambda h: send(h, 200, b'{"choices": []}'), 5, "no answer in its reply", 1),
+    "no text": (lambda h: send(h, 200, b'{"choices": [{"message": {"content": 1}}]}'), 5, "no answer", 1),
+    "bottomless": (lambda h: send(h, 200, b"[" * 100_000), 5, "a reply that is no JSON", 3),
+    "endless": (lambda h: send(h, 200, b" " * 2**23), 5, "of more than 8,000,000 bytes", 3),
+    "cut off": (lambda h: h.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"), 5, "Protocol", 3),
     "silent": (lambda _: time.sleep(0.8), 5, "no reply within 0.3 s", 1),
 }  # fmt: skip
 
@@ -158,29 +158,14 @@ FAULTS = {
 def test_faults_are_named_without_what_the_judge_said(case):
     handle, exit_code, fact, times = case
     with serve(lambda handler, *_: handle(handler)) as (url, seen):
-        endpoint = Endpoint(url, "judge-1", timeout=0.3 if "within" in fact else 20)
+        bench = make_bench(url, timeout=0.3 if "within" in fact else 20)
         with pytest.raises(PlatformError, match=fact) as error:
-            endpoint.ask("s", "u")
+            decide(bench, [("a", "b")])
     assert error.value.exit_code == exit_code
+    assert error.value.message.startswith("judge 127.0.0.1:")
     assert error.value.hint
     assert "secret" not in error.value.message
     assert len(seen) == times
-
-
-def test_a_reply_that_drips_ends_at_the_deadline():
-    def handle(handler, *_):
-        handler.send_response(200)
-        handler.send_header("content-length", "1000")
-        handler.end_headers()
-        for _ in range(200):
-            handler.wfile.write(b" ")
-            time.sleep(0.05)
-
-    with serve(handle) as (url, _):
-        started = time.monotonic()
-        with pytest.raises(PlatformError, match=r"no reply within 0.4 s"):
-            Endpoint(url, "judge-1", timeout=0.4).ask("s", "u")
-        assert time.monotonic() - started < 5
 
 
 def test_nobody_there_is_an_error_met_once():
@@ -190,18 +175,36 @@ def test_nobody_there_is_an_error_met_once():
         decide(make_bench(url), [("a", "ab")] * 30)
 
 
+def get_key(url, given, environment):
+    key = read_endpoint(url, given, {"MISTRAL_API_KEY": environment}, place="url")[1]
+    return key and key.reveal()
+
+
 def test_keys_go_where_they_belong():
-    assert choose_key("https://api.mistral.ai/v1", None, "theirs") == "theirs"
-    assert choose_key("https://judge.example/v1", None, "theirs") is None
-    assert choose_key("https://notmistral.ai/v1", None, "theirs") is None
-    assert choose_key("https://mistral.ai.example/v1", None, "theirs") is None
-    assert choose_key("https://judge.example/v1", "given", "theirs") == "given"
+    assert get_key("https://api.mistral.ai/v1", None, "of-mistral") == "of-mistral"
+    assert get_key("https://judge.example/v1", None, "of-mistral") is None
+    assert get_key("https://notmistral.ai/v1", None, "of-mistral") is None
+    assert get_key("https://mistral.ai.example/v1", None, "of-mistral") is None
+    assert get_key("https://judge.example/v1", "of-others", "of-mistral") == "of-others"
+    assert get_key("http://judge.example/v1", None, "of-mistral") is None
     with serve(opinion(longer)) as (url, seen):
-        Endpoint(url, "judge-1", key="given").ask("s", '{"A": "", "B": ""}')
-        Endpoint(url, "judge-1").ask("s", '{"A": "", "B": ""}')
-    assert [headers.get("authorization") for _, headers, _ in seen] == ["Bearer given", None]
-    with pytest.raises(RecipeError, match=r"to `judge.example` unencrypted"):
-        Endpoint("http://judge.example/v1", "judge-1", key="given")
+        decide(make_bench(url, key="of-others"), [("a", "ab")])
+        decide(make_bench(url), [("a", "ab")])
+    sent = [headers.get("authorization") for _, headers, _ in seen]
+    assert sent == ["Bearer of-others"] * 2 + [None] * 2
+    for url in ("http://judge.example/v1", "http://api.mistral.ai"):
+        with pytest.raises(RecipeError, match=r"would get the key unencrypted"):
+            get_key(url, "judge" in url and "of-others", "of-mistral")
+
+
+def test_a_path_is_asked_as_it_is_written():
+    with serve(opinion(longer)) as (url, seen):
+        for path in ("/v1", "/v1beta/openai/", ""):
+            decide(make_bench(url.removesuffix("/v1") + path), [("a", "ab")])
+    assert {path for path, *_ in seen} == {
+        "/v1/chat/completions",
+        "/v1beta/openai/chat/completions",
+    }
 
 
 def make_recipe(url, egress="none", method="sft"):
@@ -216,12 +219,12 @@ def make_recipe(url, egress="none", method="sft"):
 @pytest.mark.parametrize(
     "url",
     [
-        "judge.example", "ftp://judge.example", "https://me:pass@judge.example/v1", "https://",
+        "ftp://judge.example", "https://me:pass@judge.example/v1", "https://",
         "https://judge.example/v1?key=1", "https://[::1", "http://judge.example:0/v1",
     ],
 )  # fmt: skip
 def test_addresses_that_cannot_be_asked_are_refused_unseen(url):
-    with pytest.raises(RecipeError, match=r"evaluation.judge.url: not an http") as error:
+    with pytest.raises(RecipeError, match=r"evaluation.judge.url: not a host or an http") as error:
         open_judge(make_recipe(url, "any"), {})
     assert "pass" not in error.value.message.replace("password", "")
 

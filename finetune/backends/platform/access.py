@@ -26,7 +26,7 @@ class Address(NamedTuple):
     """Where a service is.
 
     Attributes:
-        url: Without a slash at its end.
+        url: That paths of the API are put behind, such as `https://api.mistral.ai/v1`.
         host: Name and port, for people.
         local: It is this machine: nothing leaves it.
         own: It is one of Mistral's.
@@ -76,33 +76,68 @@ def read_address(text: str, *, place: str = "platform.host") -> Address:
     """Return the address that a host's name or a URL means.
 
     Args:
-        text: Such as `api.mistral.ai` or `http://127.0.0.1:8000`.
+        text: Such as `api.mistral.ai` or `http://127.0.0.1:8000`; `/v1` is added where it is not.
         place: Where it was written, for messages.
 
     Raises:
         RecipeError: It is none, holds a password, or would carry the key unencrypted.
     """
+    address = _read(text, place)
+    _require_encrypted(address, place)
+    path = "" if address.url.endswith("/v1") else "/v1"
+    return address._replace(url=address.url + path)
+
+
+def read_endpoint(
+    text: str, given: str | None, environment: Mapping[str, str], *, place: str
+) -> tuple[Address, Key | None]:
+    """Return the address of an OpenAI-compatible service, and the key that it gets.
+
+    Args:
+        text: Such as `https://api.mistral.ai/v1`; a path stays as it is written.
+        given: What `--api-key-file` holds; else Mistral's own hosts get MISTRAL_API_KEY.
+        environment: Where that is looked for.
+        place: Where the address was written, for messages.
+
+    Raises:
+        RecipeError: It is none, holds a password, or would carry a key unencrypted.
+        PlatformError: The key cannot be one.
+    """
+    address = _read(text, place)
+    if urlsplit(address.url).path == "":
+        address = address._replace(url=f"{address.url}/v1")
+    value = given or (environment.get(VARIABLE) if address.own else None)
+    if not value:
+        return address, None
+    _require_encrypted(address, place)
+    return address, Key(value)
+
+
+def _read(text: str, place: str) -> Address:
     written = text if "://" in text else f"https://{text}"
     try:
         parts = urlsplit(written)
         good = parts.hostname and parts.port != 0 and written.isascii() and written.isprintable()
     except ValueError:
         good = None
-    if not good or parts.username or parts.password or parts.query or parts.fragment:
+    wrong = parts.username or parts.password or parts.query or parts.fragment if good else True
+    if wrong or parts.scheme not in ("http", "https"):
         raise RecipeError(
-            f"{place}: not a host or an address without password, query and fragment",
+            f"{place}: not a host or an http(s) address without password, query and fragment",
             hint=f"such as {HOST} or http://127.0.0.1:8000",
         )
     name = parts.hostname or ""
-    local = _is_here(name)
-    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+    own = name == "mistral.ai" or name.endswith(".mistral.ai")
+    url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return Address(url, parts.netloc, _is_here(name), own)
+
+
+def _require_encrypted(address: Address, place: str) -> None:
+    if not (address.local or address.url.startswith("https:")):
         raise RecipeError(
-            f"{place}: `{safe(parts.netloc)}` would get the key unencrypted",
+            f"{place}: `{safe(address.host)}` would get the key unencrypted",
             hint="use an address that begins with https://",
         )
-    path = parts.path.rstrip("/").removesuffix("/v1")
-    own = name == "mistral.ai" or name.endswith(".mistral.ai")
-    return Address(f"{parts.scheme}://{parts.netloc}{path}", parts.netloc, local, own)
 
 
 def read_key(path: Path) -> Key:

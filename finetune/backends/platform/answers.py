@@ -119,4 +119,6 @@ def _join(content: Any) -> str:
     """Return the text of an answer, which may come in chunks."""
     if isinstance(content, list):
         return "".join(chunk.get("text") or "" for chunk in content if chunk.get("type") == "text")
+    if not isinstance(content, str | None):
+        raise TypeError("no text")
     return content or ""

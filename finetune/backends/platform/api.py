@@ -12,10 +12,10 @@ from urllib.parse import quote
 from finetune.backends.platform.caller import Caller
 from finetune.backends.platform.replies import Card, File, Job, R, read, read_page
 
-_FILES = "/v1/files"
-_JOBS = "/v1/fine_tuning/jobs"
-_TUNED = "/v1/fine_tuning/models"
-_MODELS = "/v1/models"
+_FILES = "/files"
+_JOBS = "/fine_tuning/jobs"
+_TUNED = "/fine_tuning/models"
+_MODELS = "/models"
 _PAGE = 100  # objects of a list that are asked for at once
 
 
@@ -126,15 +126,15 @@ class Client(Caller):
 
     def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return a chat completion."""
-        return self._compute("/v1/chat/completions", body)
+        return self._compute("/chat/completions", body)
 
     def fill(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the middle between `prompt` and `suffix`."""
-        return self._compute("/v1/fim/completions", body)
+        return self._compute("/fim/completions", body)
 
     def classify(self, body: Mapping[str, Any], *, chat: bool) -> dict[str, Any]:
         """Return the scores of the labels of texts, or of conversations with `chat`."""
-        return self._compute("/v1/chat/classifications" if chat else "/v1/classifications", body)
+        return self._compute("/chat/classifications" if chat else "/classifications", body)
 
     def close(self) -> None:
         """Let go of what is held open."""

@@ -131,13 +131,13 @@ class Caller:
             PlatformError: It cannot be reached, or sends what is no reply.
         """
         started = self.clock()
+        bound = deadline or self.pace.call
+        budget = max(self.pace.budget, bound)
         attempt = 0
         while True:
             attempt += 1
             try:
-                return self._try(
-                    method, path, shape, content(), deadline or self.pace.call, most, sink
-                )
+                return self._try(method, path, shape, content(), bound, most, sink)
             except _Failure as error:
                 failure = error
             wait = failure.wait
@@ -146,10 +146,11 @@ class Caller:
             if failure.sent and not repeat:
                 raise Unclear(self._say(failure.fact), status=failure.status, wait=wait)
             pause = back_off(attempt, self.dice) if wait is None else wait
-            late = self.clock() - started + pause > self.pace.budget
-            if attempt == self.pace.tries or late or (failure.status == 409 and attempt > 1):
+            left = budget - (self.clock() - started) - pause
+            if attempt == self.pace.tries or left <= 0 or (failure.status == 409 and attempt > 1):
                 raise self._fault(failure.fact)
             self.sleep(pause)
+            bound = min(bound, left)
 
     def _try(
         self,

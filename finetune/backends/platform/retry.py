@@ -27,7 +27,7 @@ class Pace(NamedTuple):
         upload: Of an upload, plus one for each `upload_rate` bytes.
         upload_rate: Bytes a second that an upload or a download must reach.
         tries: How often a call is made at most.
-        budget: Of all tries of a call together.
+        budget: Of all tries of a call together, or its deadline where that is more.
         longest: The longest wait that a service may ask for.
     """
 

@@ -119,11 +119,11 @@ def test_an_address_that_would_give_the_key_away_is_refused(text):
 @pytest.mark.parametrize(
     ("text", "url", "local"),
     [
-        ("api.mistral.ai", "https://api.mistral.ai", False),
-        ("https://api.mistral.ai/v1/", "https://api.mistral.ai", False),
-        ("http://127.0.0.1:8000", "http://127.0.0.1:8000", True),
-        ("http://[::1]:8000", "http://[::1]:8000", True),
-        ("https://ft.example.org/team", "https://ft.example.org/team", False),
+        ("api.mistral.ai", "https://api.mistral.ai/v1", False),
+        ("https://api.mistral.ai/v1/", "https://api.mistral.ai/v1", False),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/v1", True),
+        ("http://[::1]:8000", "http://[::1]:8000/v1", True),
+        ("https://ft.example.org/team", "https://ft.example.org/team/v1", False),
     ],
 )
 def test_an_address_is_read(text, url, local):
