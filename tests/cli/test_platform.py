@@ -90,7 +90,7 @@ def test_a_run_over_http_ends_with_a_tuned_model_and_the_same_command_has_nothin
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     check_document("cli/run", document)
-    assert document["model"].startswith("ft:open-mistral-nemo:triage-")
+    assert document["model"].startswith("ft:mistral-nemo:triage-")
     (run,) = list_runs(place / "runs")
     check_document("files/run", run.state)
     assert run.state["tuned_model"] == document["model"]

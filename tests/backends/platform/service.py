@@ -108,7 +108,7 @@ class Service:
         price = cost[0] * 1e6 / site.tokens if site.tokens else 0.0
         names = {
             name: {"model": str(site.model), "price": price, "currency": cost[1]}
-            for name in (MODEL, "codestral-latest")
+            for name in (MODEL, "mistral-nemo", "codestral-latest")
         }
         (folder / "names.yaml").write_text(json.dumps(names))
         self.settings = server.Settings(
