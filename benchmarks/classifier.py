@@ -11,8 +11,8 @@ are graded on the same held-out records, by scikit-learn, whose figures must be 
 `speed` trains adapter and head on the same messages of varied length, 16 a step, on one thread, in
 a process of its own for each arm: once with ours, once with transformers' Trainer as it comes
 (AutoModelForSequenceClassification, its padding, its attention, the same LoRA, its head set to
-0 as ours is). Our head reads hidden states as they are here, as transformers' does. Speed is tokens
-per second of CPU time without the first step; padding is no token.
+0 as ours is). Our head reads the last hidden state as it is here, as transformers' does. Speed is
+tokens per second of CPU time without the first step; padding is no token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,13 +30,13 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from arms import ALPHA, LINEARS, RANK, RATE, ROOT, Clock, apart, find_dtype, show, spawn, tell
+
 RECIPE = ROOT / "recipes" / "intents.yaml"
 BEHIND = 0.02  # of macro-F1, that the tuned model may be behind TF-IDF
 FASTER, APART = 1.7, 2e-2
-BATCH, RANK, ALPHA, RATE, LABELS = 16, 16, 32, 1e-4, 5
+BATCH, LABELS = 16, 5
 PLANNED, STEPS = 8, 4
-LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -104,24 +103,11 @@ def make_messages(folder: Path) -> list[tuple[list[int], int]]:
     return messages
 
 
-class Clock:
-    """CPU time and loss of each step."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.losses: list[float] = []
-
-    def step(self, loss: float) -> None:
-        """Note that a step is over."""
-        self.times.append(time.process_time())
-        self.losses.append(loss)
-
-
 def train_ours(folder: Path, messages: list[tuple[list[int], int]], clock: Clock) -> None:
     """The local backend's own `fit`."""
     import torch
 
-    from finetune.backends.local.classifier import TASK, Labelled
+    from finetune.backends.local.classifier import TASK, Labelled, collate
     from finetune.backends.local.head import Head
     from finetune.backends.local.loop import fit
     from finetune.backends.local.model import load_model
@@ -150,12 +136,17 @@ def train_ours(folder: Path, messages: list[tuple[list[int], int]], clock: Clock
         def forward(self, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return (torch.nn.functional.linear(states.float(), self.classifier),)
 
+    def read_last(items: list[Labelled]) -> dict[str, Any]:
+        ends = collate(items)["borders"][1:].long()
+        return collate(items) | {"rows": ends - 1, "counts": [1] * len(items)}
+
     def metric(*, loss: float, **_: Any) -> None:
         clock.step(loss)
         if len(clock.times) == STEPS:
             raise Enough
 
-    model = TASK.prepare(load_model(folder), recipe)
+    task = TASK._replace(collate=read_last)
+    model = task.prepare(load_model(folder), recipe)
     model.head = PlainHead(model.head.targets, model.head.classifier.shape[1])
     items = [Labelled(array("i", ids), ((label,),)) for ids, label in messages]
     plan = []
@@ -163,7 +154,7 @@ def train_ours(folder: Path, messages: list[tuple[list[int], int]], clock: Clock
         group = list(range(start, start + BATCH))
         plan.append(Step([group], sum(items[place].tokens for place in group), start + 1.0))
     with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(Enough):
-        fit(TASK, model, items, plan, recipe, folder=Path(scratch), identity={}, metric=metric)
+        fit(task, model, items, plan, recipe, folder=Path(scratch), identity={}, metric=metric)
 
 
 def train_with_trainer(folder: Path, messages: list[tuple[list[int], int]], clock: Clock) -> None:
@@ -195,7 +186,7 @@ def train_with_trainer(folder: Path, messages: list[tuple[list[int], int]], cloc
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<0>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=f"<{pad}>")
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=LABELS, pad_token_id=pad
+        folder, num_labels=LABELS, pad_token_id=pad, dtype=find_dtype()
     )
     torch.nn.init.zeros_(model.score.weight)
     set_seed(0)
@@ -211,6 +202,7 @@ def train_with_trainer(folder: Path, messages: list[tuple[list[int], int]], cloc
                 max_steps=PLANNED,
                 learning_rate=RATE,
                 lr_scheduler_type="cosine",
+                bf16=find_dtype() == torch.bfloat16,
                 logging_steps=1,
                 save_strategy="no",
                 use_cpu=True,
@@ -235,38 +227,23 @@ def run_arm(arm: str) -> None:
 
     torch.set_num_threads(1)
     folder = provide_model()
-    messages, clock = make_messages(folder), Clock()
+    messages = make_messages(folder)
+    sizes = [len(ids) for ids, _ in messages]
+    clock = Clock([sum(sizes[i : i + BATCH]) for i in range(0, len(sizes), BATCH)])
     ARMS[arm](folder, messages, clock)
-    tokens = sum(len(ids) for ids, _ in messages[BATCH : BATCH * STEPS])
-    found = {
-        "speed": tokens / (clock.times[-1] - clock.times[0]),
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "losses": clock.losses,
-    }
-    print("RESULT " + json.dumps(found))
+    tell(clock)
 
 
 def measure_speed() -> list[str]:
     """Print the table of both arms, and return the bars that were missed."""
-    results = {}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    for arm in ARMS:
-        command = [sys.executable, __file__, "speed", "--arm", arm]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-        results[arm] = found = json.loads(line.removeprefix("RESULT "))
-        shown = " ".join(f"{loss:.5f}" for loss in found["losses"])
-        print(f"{arm:8} {found['speed']:7.1f} tok/s  {found['memory']:6.0f} MB  losses {shown}")
-    faster = results["ours"]["speed"] / results["Trainer"]["speed"]
-    pairs = zip(results["ours"]["losses"], results["Trainer"]["losses"], strict=True)
-    apart = max(abs(one - other) for one, other in pairs)
-    print(
-        f"ours is {faster:.2f} times as fast, bar {FASTER}; losses {apart:.1e} apart, bar {APART}"
-    )
+    found = {arm: spawn([sys.executable, __file__, "speed", "--arm", arm]) for arm in ARMS}
+    for arm, result in found.items():
+        show(arm, result)
+    faster = found["ours"]["speed"] / found["Trainer"]["speed"]
+    gap = apart(found["ours"], found["Trainer"])
+    print(f"ours is {faster:.2f} times as fast, bar {FASTER}; losses {gap:.1e} apart, bar {APART}")
     missed = [] if faster >= FASTER else ["speed over Trainer"]
-    return missed + ([] if apart <= APART else ["losses apart"])
+    return missed + ([] if gap <= APART else ["losses apart"])
 
 
 def main() -> None:

@@ -12,43 +12,17 @@ TRL measures its own in each step. Memory is the peak resident set.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from arms import ALPHA, LINEARS, RANK, RATE, ROOT, Clock, apart, find_dtype, show, spawn, tell
+
 PAIRS, STEPS = 4, 3
-RANK, ALPHA, RATE, BETA = 16, 32, 1e-4, 0.1
-LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+BETA = 0.1
 BARS = {"speed": 2.0, "loss": 2e-2}
-
-
-class Clock:
-    """CPU time and loss of each step."""
-
-    def __init__(self, sizes: list[int]) -> None:
-        self.sizes = sizes
-        self.times: list[float] = []
-        self.losses: list[float] = []
-        self.before = 0.0  # spent on the pairs of all steps before the first
-
-    def step(self, loss: float) -> None:
-        """Note that a step is over."""
-        self.times.append(time.process_time())
-        self.losses.append(loss)
-
-    def result(self) -> dict[str, Any]:
-        """Return tokens per CPU second, peak memory in MB, and the losses."""
-        counted = sum(self.sizes[PAIRS:])
-        spent = self.times[-1] - self.times[0] + self.before * counted / sum(self.sizes)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return {"speed": counted / spent, "memory": memory, "losses": self.losses}
 
 
 def make_pairs(folder: Path) -> list[Any]:
@@ -66,6 +40,7 @@ def make_pairs(folder: Path) -> list[Any]:
 
 def run_trl(folder: Path, pairs: list[Any], clock: Clock) -> None:
     """TRL as it comes: what is set is what the comparison needs, the rest is its default."""
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from tokenizers import Tokenizer, models
@@ -100,6 +75,7 @@ def run_trl(folder: Path, pairs: list[Any], clock: Clock) -> None:
                 max_steps=STEPS,
                 learning_rate=RATE,
                 lr_scheduler_type="cosine",
+                bf16=find_dtype() == torch.bfloat16,
                 logging_steps=1,
                 save_strategy="no",
                 use_cpu=True,
@@ -118,7 +94,6 @@ def run_trl(folder: Path, pairs: list[Any], clock: Clock) -> None:
 
 def run_ours(folder: Path, pairs: list[Any], clock: Clock) -> None:
     """The local backend's own reference and `fit`."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     from finetune.backends.local.dpo import make_task, refer
@@ -132,14 +107,14 @@ def run_ours(folder: Path, pairs: list[Any], clock: Clock) -> None:
     recipe = Recipe.model_validate(
         {"model": "m", "data": {"train": [{"path": "x"}]}, "training": training, "local": local}
     )
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=find_dtype())
     model = add_adapter(base, recipe.local.lora)
     started = time.process_time()
     pairs = refer(model, pairs)
     clock.before = time.process_time() - started
     plan = [
-        Step([list(range(i, i + PAIRS))], sum(clock.sizes[i : i + PAIRS]), 1.0)
-        for i in range(0, len(pairs), PAIRS)
+        Step([list(range(i * PAIRS, (i + 1) * PAIRS))], tokens, 1.0)
+        for i, tokens in enumerate(clock.tokens)
     ]
 
     def metric(*, loss: float, **_: Any) -> None:
@@ -155,17 +130,6 @@ def run_ours(folder: Path, pairs: list[Any], clock: Clock) -> None:
 ARMS = {"trl": run_trl, "ours": run_ours}
 
 
-def spawn(arm: str) -> dict[str, Any]:
-    """Run one arm in a process of its own and return its result."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, __file__, "--arm", arm]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-    return json.loads(line.removeprefix("RESULT "))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arm", choices=sorted(ARMS), help=argparse.SUPPRESS)
@@ -178,20 +142,19 @@ def main() -> None:
         torch.set_num_threads(1)
         folder = provide_model()
         pairs = make_pairs(folder)
-        clock = Clock([pair.tokens for pair in pairs])
+        sizes = [pair.tokens for pair in pairs]
+        clock = Clock([sum(sizes[i : i + PAIRS]) for i in range(0, len(sizes), PAIRS)])
         ARMS[options.arm](folder, pairs, clock)
-        print("RESULT " + json.dumps(clock.result()))
+        tell(clock)
         return
-    found = {arm: spawn(arm) for arm in ARMS}
+    found = {arm: spawn([sys.executable, __file__, "--arm", arm]) for arm in ARMS}
     for arm, result in found.items():
-        shown = " ".join(f"{loss:.5f}" for loss in result["losses"])
-        print(f"{arm:5} {result['speed']:8.1f} tok/s  {result['memory']:7.0f} MB  losses {shown}")
-    trl, ours = found["trl"], found["ours"]
-    ratio = ours["speed"] / trl["speed"]
-    apart = max(abs(a - b) for a, b in zip(trl["losses"], ours["losses"], strict=True))
+        show(arm, result)
+    ratio = found["ours"]["speed"] / found["trl"]["speed"]
+    gap = apart(found["trl"], found["ours"])
     print(f"speed over TRL  {ratio:8.2f}  >= {BARS['speed']}")
-    print(f"loss apart      {apart:8.5f}  <= {BARS['loss']}")
-    sys.exit(0 if ratio >= BARS["speed"] and apart <= BARS["loss"] else "missed")
+    print(f"loss apart      {gap:8.5f}  <= {BARS['loss']}")
+    sys.exit(0 if ratio >= BARS["speed"] and gap <= BARS["loss"] else "missed")
 
 
 if __name__ == "__main__":

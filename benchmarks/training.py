@@ -32,22 +32,19 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import random
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from arms import ALPHA, LINEARS, RANK, RATE, ROOT, Clock, apart, find_dtype, show, spawn, tell
+
 Samples = list[dict[str, list[int]]]
 
-BATCH, RANK, ALPHA, RATE = 8, 16, 32, 1e-4
+BATCH = 8
 PLANNED = 8  # steps of the learning rate's cosine, in every arm
 ROW = 1024  # tokens of a packed row
 RUNS = {"trl": 1, "packed": 1, "llamafactory": 1, "loop": 3, "ours": 3}
@@ -59,29 +56,6 @@ CASES: dict[str, tuple[tuple[str, ...], int, float, float | None]] = {
     "varied": (("trl", "packed", "ours"), 2, 3.0, None),
     "equal": (("trl", "packed", "ours"), 2, 2.0, None),
 }
-LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-class Clock:
-    """CPU time, tokens and loss of each step."""
-
-    def __init__(self, samples: Samples) -> None:
-        sizes = [len(sample["input_ids"]) for sample in samples]
-        self.tokens = [sum(sizes[i : i + BATCH]) for i in range(0, len(sizes), BATCH)]
-        self.times: list[float] = []
-        self.losses: list[float] = []
-
-    def step(self, loss: float) -> None:
-        """Note that a step is over."""
-        self.times.append(time.process_time())
-        self.losses.append(loss)
-
-    def result(self) -> dict[str, Any]:
-        """Return tokens per CPU second, peak memory in MB, and the losses."""
-        spent = self.times[-1] - self.times[0]
-        speed = sum(self.tokens[1 : len(self.times)]) / spent
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return {"speed": speed, "memory": memory, "losses": self.losses}
 
 
 def make_model(name: str, folder: Path) -> None:
@@ -316,15 +290,6 @@ def run_loop(folder: Path, samples: Samples, steps: int, clock: Clock) -> None:
         clock.step(loss.item())
 
 
-def find_dtype() -> Any:
-    """Return the numbers that the backend computes in here."""
-    import torch
-
-    from finetune.backends.local.model import choose_dtype
-
-    return getattr(torch, choose_dtype("auto", "cpu"))
-
-
 def run_llamafactory(folder: Path, samples: Samples, steps: int, clock: Clock) -> None:
     """LLaMA-Factory as it comes, on samples that are tokenized already."""
     from datasets import Dataset, DatasetDict
@@ -388,17 +353,6 @@ ARMS = {
 }
 
 
-def spawn(arm: str, name: str, folder: Path, python: str) -> dict[str, Any]:
-    """Run one arm in a process of its own and return its result."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [python, __file__, "--cases", name, "--arm", arm, "--folder", str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-    return json.loads(line.removeprefix("RESULT "))
-
-
 def compare(name: str, folder: Path, llamafactory: str | None) -> list[str]:
     """Measure all arms of a case, print the table, and return the bars that were missed."""
     arms = tuple(arm for arm in CASES[name][0] if arm != "llamafactory" or llamafactory)
@@ -409,35 +363,38 @@ def compare(name: str, folder: Path, llamafactory: str | None) -> list[str]:
         for arm in arms:
             if turn < RUNS[arm]:
                 python = llamafactory if arm == "llamafactory" else sys.executable
-                results[arm].append(spawn(arm, name, folder, str(python)))
-    speed = {arm: statistics.median(r["speed"] for r in rs) for arm, rs in results.items()}
-    memory = {arm: statistics.median(r["memory"] for r in rs) for arm, rs in results.items()}
-    losses = {arm: rs[0]["losses"] for arm, rs in results.items()}
-    for arm in arms:
-        shown = " ".join(f"{loss:.5f}" for loss in losses[arm][:3])
-        print(f"{name:7} {arm:13} {speed[arm]:8.1f} tok/s {memory[arm]:7.0f} MB  losses {shown}")
-    return judge(name, speed, memory, losses)
+                command = [str(python), __file__, "--cases", name, "--arm", arm]
+                results[arm].append(spawn([*command, "--folder", str(folder)]))
+    middle = {
+        arm: rs[0] | {key: statistics.median(r[key] for r in rs) for key in ("speed", "memory")}
+        for arm, rs in results.items()
+    }
+    for arm, result in middle.items():
+        show(f"{name:7} {arm}", result)
+    return judge(name, middle)
 
 
-def judge(
-    name: str, speed: dict[str, float], memory: dict[str, float], losses: dict[str, list[float]]
-) -> list[str]:
+def judge(name: str, results: dict[str, dict[str, Any]]) -> list[str]:
     """Hold the figures of a case against its bars; return those that were missed."""
     _, _, fast, lean = CASES[name]
+    ours = results["ours"]
     figures: list[tuple[str, float, float | None, bool]] = []
-    for arm in [arm for arm in speed if arm != "ours"]:
+    for arm, result in results.items():
+        if arm == "ours":
+            continue
         least = {"trl": fast, "loop": 0.95}.get(arm)
-        figures.append((f"speed over {arm}", speed["ours"] / speed[arm], least, True))
+        figures.append((f"speed over {arm}", ours["speed"] / result["speed"], least, True))
         if arm != "packed":
-            apart = max(abs(a - b) for a, b in zip(losses["ours"], losses[arm], strict=False))
             most = {"trl": 2e-2, "loop": 1e-3}.get(arm)
-            figures.append((f"loss apart from {arm}", apart, most, False))
-    figures.append(("memory over trl", memory["ours"] / memory["trl"], lean, False))
+            figures.append((f"loss apart from {arm}", apart(ours, result), most, False))
+    over = ours["memory"] / results["trl"]["memory"]
+    figures.append(("memory over trl", over, lean, False))
     missed = []
     for what, value, bar, at_least in figures:
         good = bar is None or (value >= bar if at_least else value <= bar)
-        held = f"{'>=' if at_least else '<='} {bar:<6} {'ok' if good else 'MISSED'}"
-        print(f"{name:7} {what:28} {value:9.5f}  {held if bar is not None else ''}".rstrip())
+        held = "" if bar is None else f"{'>=' if at_least else '<='} {bar:<6} "
+        held += "" if bar is None else "ok" if good else "MISSED"
+        print(f"{name:7} {what:28} {value:9.5f}  {held}".rstrip(), flush=True)
         missed += [] if good else [f"{name}: {what}"]
     return missed
 
@@ -457,10 +414,11 @@ def main() -> None:
         torch.set_num_threads(1)
         (name,) = options.cases
         samples = json.loads((options.folder / "samples.json").read_bytes())
-        clock = Clock(samples)
+        sizes = [len(sample["input_ids"]) for sample in samples]
+        clock = Clock([sum(sizes[i : i + BATCH]) for i in range(0, len(sizes), BATCH)])
         folder = (options.folder / "model").resolve()
         ARMS[options.arm](folder, samples, CASES[name][1], clock)
-        print("RESULT " + json.dumps(clock.result()))
+        tell(clock)
         return
     missed = []
     for name in options.cases:

@@ -1,4 +1,4 @@
-"""Classifiers: labels for texts and conversations, from the hidden state of the last token.
+"""Classifiers: labels for texts and conversations, from the mean of their hidden states.
 
 Adapter and head are trained together. Texts lie end to end as in every method, none sees another,
 and no scores over the vocabulary are computed.
@@ -107,11 +107,13 @@ def collate(items: Sequence[Labelled]) -> dict[str, Any]:
 
     Returns:
         `input_ids` and `position_ids` [1, tokens]; `borders` int32 [items + 1]; `longest` item in
-        tokens; `rows` [items], where the last token of each stands; `labels` of each.
+        tokens; `rows`, where the tokens stand that are read: all but the first of an item, which
+        begins a sequence and says nothing; `counts` how many those are of each; `labels` of each.
     """
     import torch
 
     lengths = [len(item.input_ids) for item in items]
+    counts = [max(1, length - 1) for length in lengths]
     ids = [token for item in items for token in item.input_ids]
     borders = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     return {
@@ -119,7 +121,10 @@ def collate(items: Sequence[Labelled]) -> dict[str, Any]:
         "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
         "borders": borders,
         "longest": max(lengths),
-        "rows": borders[1:].long() - 1,
+        "rows": torch.cat(
+            [torch.arange(end - count, end) for end, count in zip(borders[1:], counts, strict=True)]
+        ),
+        "counts": counts,
         "labels": [item.labels for item in items],
     }
 
@@ -151,7 +156,6 @@ def classify(
     import torch
 
     from finetune.backends.local.attention import attend_within
-    from finetune.backends.local.loss import trained_states
 
     device = model.get_output_embeddings().weight.device
     training = model.training
@@ -163,7 +167,7 @@ def classify(
     with torch.inference_mode(), attend_within(model):
         for row in fill_rows(packed, batch_tokens):
             batch = move(collate(row), device)
-            found = [part.tolist() for part in head.probabilities(trained_states(model, batch))]
+            found = [part.tolist() for part in head.probabilities(_pool(model, batch))]
             scores += [_name(head, values) for values in zip(*found, strict=True)]
             progress("classify", len(scores), len(packed))
     model.train(training)
@@ -231,10 +235,18 @@ def _prepare(model: Any, recipe: Recipe) -> Any:
     return adapted
 
 
-def _loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _pool(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Return the mean hidden state of each item in float32: [items, width]."""
+    import torch
+
     from finetune.backends.local.loss import trained_states
 
-    states = trained_states(model, batch)
+    parts = trained_states(model, batch).float().split(batch["counts"])
+    return torch.stack([part.mean(dim=0) for part in parts])
+
+
+def _loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    states = _pool(model, batch)
     found: tuple[torch.Tensor, dict[str, torch.Tensor]] = model.head.loss(states, batch["labels"])
     return found
 
