@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.files import write_atomic
+from finetune.files import Lock, write_atomic
 
 _CHILDREN: dict[Path, subprocess.Popen[bytes]] = {}  # to be reaped by this process
 
@@ -63,14 +63,7 @@ class Worker:
         child = _CHILDREN.get(self._lock)
         if child is not None and child.poll() is not None:
             _CHILDREN.pop(self._lock)
-        if not self._lock.exists():
-            return False
-        with open(self._lock, "rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return Lock(self._lock).held()
 
     def wait(self) -> None:
         """Return when it has ended; for the process that started it."""

@@ -241,7 +241,7 @@ def _pool(model: Any, batch: dict[str, Any]) -> torch.Tensor:
 
     from finetune.backends.local.loss import trained_states
 
-    parts = trained_states(model, batch).float().split(batch["counts"])
+    parts = torch.split(trained_states(model, batch).float(), batch["counts"])
     return torch.stack([part.mean(dim=0) for part in parts])
 
 

@@ -13,11 +13,14 @@ from transformers import TrainerCallback
 from finetune.backends.local.checkpoints import commit
 from finetune.backends.local.history import count_stale, rank_steps
 from finetune.backends.local.ranks import ALONE, Ranks
-from finetune.backends.local.trainer import Halt
 
 if TYPE_CHECKING:
     from finetune.backends.local.schedule import Step
     from finetune.progress import Progress
+
+
+class Halt(Exception):
+    """Training ends between two optimizer steps; the state is that after the last whole one."""
 
 
 class Keeper(TrainerCallback):  # type: ignore[misc]

@@ -166,7 +166,7 @@ def _make_trainer(
 
 
 def _train(trainer: PackedTrainer, keeper: Keeper, folder: Path, newest: Checkpoint | None) -> None:
-    from finetune.backends.local.trainer import Halt
+    from finetune.backends.local.keeper import Halt
 
     with _explained(keeper, folder, newest):
         try:

@@ -23,13 +23,13 @@ from trl.models.utils import _ForwardRedirection
 
 from finetune.backends.local.full import load_weights, save_weights
 from finetune.backends.local.history import SKIPPED, count_skipped, is_spike
+from finetune.backends.local.keeper import Halt, Keeper
 from finetune.backends.local.ranks import ALONE, Ranks
 from finetune.backends.local.schedule import share_step, split_finer
 from finetune.backends.local.task import Task, count_items
 from finetune.errors import TrainingError
 
 if TYPE_CHECKING:
-    from finetune.backends.local.keeper import Keeper
     from finetune.backends.local.schedule import Step
     from finetune.recipe.tree import Recipe
 
@@ -37,10 +37,6 @@ _MOST_SPIKES = 5  # skipped in a row before the run stops
 LESS_MEMORY = (
     "lower `training.seq_len`, or set `local.gradient_checkpointing: on` or `local.quantize: 4bit`"
 )
-
-
-class Halt(Exception):
-    """Training ends between two optimizer steps; the state is that after the last whole one."""
 
 
 class PackedTrainer(SFTTrainer):  # type: ignore[misc]
