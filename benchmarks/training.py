@@ -320,6 +320,7 @@ def run_llamafactory(folder: Path, samples: Samples, steps: int, clock: Clock) -
             {
                 "model_name_or_path": str(model),
                 "tokenized_path": str(data),
+                "dataset": "tokenized",  # asked for, and not read where there are tokens
                 "output_dir": str(Path(scratch) / "out"),
                 "stage": "sft",
                 "do_train": True,
