@@ -2,9 +2,10 @@
 
 `python benchmarks/serve.py kills [--kills 100]`: SIGKILL under load; no acknowledged file, job or
 key is lost, none is trained twice (the trainer ends at once).
-`python benchmarks/serve.py load [--clients 200] [--megabytes 512]`: each client polls once a
-second while one uploads; p99 of a poll under 100 ms, the server's memory grows by less than
-100 MB. The clients are locust's, which is installed into an environment of its own.
+`python benchmarks/serve.py load [--clients 200] [--megabytes 512] [--in-step]`: each client polls
+once a second while one uploads; p99 of a poll under 100 ms, the server's memory grows by less than
+100 MB. The clients poll independently of each other, or with `--in-step` all in the same moment.
+They are locust's, which is installed into an environment of its own.
 `python benchmarks/serve.py fuzz [--seconds 600]`: schemathesis, all phases, over `/openapi.json`;
 no failure. Each prints its figures and exits 1 if a bar is missed.
 """
@@ -38,10 +39,16 @@ from tests.server.killing import (  # noqa: E402
 )
 
 POLLER = """
+import itertools, time
 from locust import FastHttpUser, constant_pacing, task
+
+numbers = itertools.count()
 
 class Poller(FastHttpUser):
     wait_time = constant_pacing(1)
+
+    def on_start(self):
+        time.sleep({spread} * next(numbers) * 0.618 % 1)
 
     @task
     def poll(self):
@@ -114,7 +121,7 @@ def send(server, megabytes):
     return time.monotonic() - started
 
 
-def load(folder, clients, megabytes, seconds):
+def load(folder, clients, megabytes, seconds, in_step):
     server = start(folder)
     with server.client() as client:
         file = upload(client, "polled.jsonl", chats(12))
@@ -124,7 +131,8 @@ def load(folder, clients, megabytes, seconds):
     subprocess.run(["uv", "venv", "-q", folder / "locust"], check=True)
     python = folder / "locust" / "bin" / "python"
     subprocess.run(["uv", "pip", "install", "-q", "--python", python, "locust"], check=True)
-    (folder / "poller.py").write_text(POLLER.format(job=job, key=server.key()))
+    poller = POLLER.format(job=job, key=server.key(), spread=0 if in_step else 1)
+    (folder / "poller.py").write_text(poller)
     options = {"-f": folder / "poller.py", "-H": server.url, "-u": clients, "-r": clients}
     options |= {"-t": f"{seconds}s", "--csv": folder / "polls"}
     flags = [part for option in options.items() for part in option]
@@ -176,6 +184,7 @@ def main():
     loading.add_argument("--clients", type=int, default=200)
     loading.add_argument("--megabytes", type=int, default=512)
     loading.add_argument("--seconds", type=int, default=40)
+    loading.add_argument("--in-step", action="store_true", help="all poll in the same moment")
     commands.add_parser("fuzz").add_argument("--seconds", type=int, default=600)
     options = vars(parser.parse_args())
     command = options.pop("command")
