@@ -175,6 +175,7 @@ def test_no_key_is_exit_4_with_the_ways_to_give_one():
         find_key(read_address("api.mistral.ai"), {})
     assert caught.value.exit_code == 4
     assert "MISTRAL_API_KEY" in caught.value.hint
+    assert "keyring set finetune api.mistral.ai" in caught.value.hint
 
 
 def test_pages_that_move_while_they_are_read_lose_and_repeat_nothing():

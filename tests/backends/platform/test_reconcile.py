@@ -7,10 +7,21 @@ import json
 import httpx2
 import pytest
 
+from finetune.backends.platform import check_egress
+from finetune.backends.platform.access import read_address
+from finetune.corpus import prepare
 from finetune.errors import ConfirmationNeeded, FinetuneError, PlatformError, TrainingError
+from finetune.recipe import load_recipe
 from finetune.server import validation
 from tests.backends.platform.service import MODEL
-from tests.backends.platform.simulation import Crash, Time, make_run, simulate, submit
+from tests.backends.platform.simulation import (
+    Crash,
+    Time,
+    make_run,
+    simulate,
+    submit,
+    write_sources,
+)
 
 
 def named(run, name):
@@ -282,3 +293,27 @@ def test_large_files_are_split_at_line_ends(run, prepared, service):
 
     submit(run, *prepared, service, reach=look, most=1000)
     assert len(service.trained) == 1
+
+
+def test_personal_data_are_masked_in_all_that_leaves_and_all_that_is_kept(serve, tmp_path):
+    canary = "zoe.canari@canari.example"
+    folder = tmp_path / "place"
+    folder.mkdir()
+    write_sources(folder)
+    for path in folder.glob("*.jsonl"):
+        path.write_text(path.read_text().replace('content":"', f'content":"{canary} '))
+    text = (folder / "r.yaml").read_text().replace("  validation", "  privacy: mask\n  validation")
+    (folder / "r.yaml").write_text(text.replace("personal_data: any", "personal_data: masked"))
+    recipe = load_recipe(folder / "r.yaml")
+    dataset = prepare(recipe, folder=tmp_path / "datasets")
+    run, service = make_run(tmp_path / "run", recipe, dataset), serve()
+    check_egress(recipe, dataset, read_address("api.mistral.ai"))
+    submit(run, recipe, dataset, service)
+
+    uploads = [content for _, path, _, content in service.requests if path == "/v1/files"]
+    assert b"[EMAIL]" in b"".join(uploads)
+    for _, path, _, content in service.requests:
+        assert b"canari" not in content, path
+    for place in (run.folder, dataset.folder):
+        for path in place.rglob("*"):
+            assert path.is_dir() or b"canari" not in path.read_bytes(), path
