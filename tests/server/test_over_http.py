@@ -21,6 +21,17 @@ SHORT = {
 }
 
 
+@pytest.fixture
+def _threads():
+    """Leave other tests the threads that they had."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_threads")
 def test_the_same_samples_are_trained_in_the_same_order_over_http(small_model, finetune, tmp_path):
     settings = [f"{key}={value}" for key, value in (SHORT | {"model": str(small_model)}).items()]
     options = [part for setting in settings for part in ("-s", setting)]
