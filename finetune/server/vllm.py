@@ -27,7 +27,7 @@ VARIABLE = "VLLM_API_KEY"  # as vLLM itself calls it
 _WAIT = httpx2.Timeout(600.0, connect=5.0)  # seconds
 _MOST_WORDS = 300  # characters of what it says
 _FINISHES = ("stop", "length", "tool_calls")
-_CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
+_CHAT, _TEXT = "/chat/completions", "/completions"
 
 
 class _UnknownModel(Exception):
@@ -70,7 +70,7 @@ class Vllm:
         """Take an adapter out of a vLLM's memory; one that is down has forgotten it."""
         self._known.pop((url, name), None)
         with contextlib.suppress(httpx2.TransportError):
-            await self._client(url).post("/v1/unload_lora_adapter", json={"lora_name": name})
+            await self._client(url).post("/unload_lora_adapter", json={"lora_name": name})
 
     async def close(self) -> None:
         """Let go of all connections."""
@@ -105,7 +105,7 @@ class Vllm:
         return self._known[url, who.name]
 
     async def _list(self, url: str) -> list[dict[str, Any]]:
-        reply = await self._call(url, "GET", "/v1/models")
+        reply = await self._call(url, "GET", "/models")
         if reply.status_code != 200:
             raise _judge(reply)
         cards: list[dict[str, Any]] = reply.json()["data"]
@@ -113,7 +113,7 @@ class Vllm:
 
     async def _load(self, url: str, who: Answerer) -> None:
         body = {"lora_name": who.name, "lora_path": who.adapter}
-        reply = await self._call(url, "POST", "/v1/load_lora_adapter", json=body)
+        reply = await self._call(url, "POST", "/load_lora_adapter", json=body)
         if reply.status_code == 200:
             return
         if any(card["id"] == who.name for card in await self._list(url)):
