@@ -233,7 +233,7 @@ def test_what_goes_wrong_behind_is_told_apart(behind, vllm):
 )
 def test_an_adapter_that_is_not_loaded_says_why(mode, fact, vllm, tmp_path):
     vllm.mode = mode
-    url = f"http://127.0.0.1:{vllm.server_port}"
+    url = f"http://127.0.0.1:{vllm.server_port}/v1"
     who = Answerer("ft:small", "small", str(tmp_path), 512, vllm=url)
 
     async def ask_once():
@@ -254,4 +254,4 @@ def test_records_go_to_no_vllm_unencrypted_over_a_network(tmp_path):
     with pytest.raises(RecipeError, match=r"small: vllm: .* unencrypted"):
         read_names(names)
     names.write_text("small: {model: smollm2-135m, vllm: 'https://gpu.example.org/v1/'}\n")
-    assert read_names(names)["small"].vllm == "https://gpu.example.org"
+    assert read_names(names)["small"].vllm == "https://gpu.example.org/v1"
