@@ -144,9 +144,10 @@ class _Call:
         finally:
             if not self._over.is_set():
                 self._abandon()
-        if self._error is not None:
+        # Where the socket was shut, a reply without a length seems whole: nothing counts by then.
+        if not self._abandoned and self._error is not None:
             raise self._error
-        if self._reply is None:
+        if self._abandoned or self._reply is None:
             fact = f"no reply within {self._deadline:g} s"
             raise Lost(fact) if self._sent else NeverSent(fact)
         return self._reply
