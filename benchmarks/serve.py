@@ -39,16 +39,10 @@ from tests.server.killing import (  # noqa: E402
 )
 
 POLLER = """
-import itertools, time
-from locust import FastHttpUser, constant_pacing, task
-
-numbers = itertools.count()
+from locust import FastHttpUser, between, constant_pacing, task
 
 class Poller(FastHttpUser):
-    wait_time = constant_pacing(1)
-
-    def on_start(self):
-        time.sleep({spread} * next(numbers) * 0.618 % 1)
+    wait_time = {wait}
 
     @task
     def poll(self):
@@ -128,10 +122,11 @@ def load(folder, clients, megabytes, seconds, in_step):
         body = {"model": "small", "training_files": [{"file_id": file}], "hyperparameters": {}}
         job = client.post("/v1/fine_tuning/jobs", json=body).json()["id"]
         wait_for(client, job, "VALIDATED")
-    subprocess.run(["uv", "venv", "-q", folder / "locust"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", folder / "locust"], check=True)
     python = folder / "locust" / "bin" / "python"
-    subprocess.run(["uv", "pip", "install", "-q", "--python", python, "locust"], check=True)
-    poller = POLLER.format(job=job, key=server.key(), spread=0 if in_step else 1)
+    subprocess.run([python, "-m", "pip", "install", "-q", "locust"], check=True)
+    wait = "constant_pacing(1)" if in_step else "between(0.5, 1.5)"
+    poller = POLLER.format(job=job, key=server.key(), wait=wait)
     (folder / "poller.py").write_text(poller)
     options = {"-f": folder / "poller.py", "-H": server.url, "-u": clients, "-r": clients}
     options |= {"-t": f"{seconds}s", "--csv": folder / "polls"}
