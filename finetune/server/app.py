@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from finetune import __version__
 from finetune.files import read_json, to_json, write_atomic
@@ -196,12 +197,18 @@ def _build(life: Any) -> FastAPI:
     app.add_exception_handler(Refused, _refuse)
     app.add_exception_handler(RequestValidationError, _explain)
     app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(ClientDisconnect, _end)
     return app
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)  # noqa: S101 (registered for it)
     return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _end(_: Request, _error: Exception) -> Response:
+    """Let go of a client that left in the middle of its upload; nobody reads this."""
+    return Response(status_code=400)
 
 
 async def _explain(_: Request, error: Exception) -> Response:
