@@ -156,7 +156,7 @@ def start_endless(tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
     process.stdin.write(line * 3000)
     process.stdin.flush()
     deadline = time.monotonic() + 60
-    while not (found := children(process.pid)):
+    while not ((found := children(process.pid)) and list(tmp_path.glob(".out.jsonl*"))):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return process, found
@@ -166,7 +166,8 @@ def start_endless(tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
 def test_workers_end_with_their_parent(tmp_path, number):
     process, workers = start_endless(tmp_path)
     process.send_signal(number)
-    _, words = process.communicate(timeout=60)
+    process.wait(timeout=60)  # while its input stays open: it does not end for want of that
+    _, words = process.communicate()
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline, "a worker outlived its parent"

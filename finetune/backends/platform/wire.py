@@ -148,9 +148,11 @@ class _Call:
         if not self._abandoned and self._error is not None:
             raise self._error
         if self._abandoned or self._reply is None:
-            fact = f"no reply within {self._deadline:g} s"
-            raise Lost(fact) if self._sent else NeverSent(fact)
+            raise Lost(self._late()) if self._sent else NeverSent(self._late())
         return self._reply
+
+    def _late(self) -> str:
+        return f"no reply within {self._deadline:g} s"
 
     def trace(self, event: str, facts: Mapping[str, Any]) -> None:
         """Take note of what the connection does; called by the transport."""
@@ -169,6 +171,8 @@ class _Call:
         except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.ProxyError) as error:
             # The text of these may hold a header, and so the key.
             self._error = NeverSent(type(error).__name__)
+        except (httpx2.ReadTimeout, httpx2.WriteTimeout):
+            self._error = Lost(self._late())
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError) as error:
             self._error = Lost(type(error).__name__)
         except BaseException as error:  # noqa: BLE001 (it is raised again where it is waited for)
@@ -189,7 +193,7 @@ class _Call:
                 if size > self._most:
                     raise Lost(f"a reply of more than {self._most:,} bytes")
                 if time.monotonic() > end:
-                    raise Lost(f"no whole reply within {self._deadline:g} s")
+                    raise Lost(self._late())
                 if sink is not None:
                     sink.write(part)
                 else:

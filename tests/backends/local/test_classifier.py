@@ -61,7 +61,8 @@ def prepare(recipe):
 
 def plain_loss(model, ids, labels):
     """One item by itself, with transformers' own attention and no code of ours but the weights."""
-    hidden = model.get_decoder()(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+    states = model.get_decoder()(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    hidden = states[1:].mean(dim=0) if len(ids) > 1 else states[0]
     scores = model.head.classifier @ (16 * hidden / hidden.norm())
     total = torch.zeros(())
     if labels[0] is not None:
