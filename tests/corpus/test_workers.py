@@ -135,6 +135,8 @@ def test_killed_worker_is_said(sources):
 def start_endless(tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
     """Start a conversion that waits for more of its input, with two workers: itself and another."""
     command = [
+        "env",
+        "--default-signal=INT",  # where the tests themselves were started with Ctrl-C ignored
         sys.executable,
         "-m",
         "finetune",
