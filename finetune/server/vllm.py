@@ -30,6 +30,15 @@ _FINISHES = ("stop", "length", "tool_calls")
 _CHAT, _TEXT = "/chat/completions", "/completions"
 
 
+class _Card(msgspec.Struct):
+    id: str
+    parent: str | None = None
+
+
+class _Cards(msgspec.Struct):
+    data: list[_Card]
+
+
 class _UnknownModel(Exception):
     """vLLM does not know the name; what it had loaded is gone where it was started anew."""
 
@@ -94,29 +103,33 @@ class Vllm:
         if (url, who.name) not in self._known:
             cards = await self._list(url)
             if who.adapter is None:
-                bases = [card["id"] for card in cards if not card.get("parent")]
+                bases = [card.id for card in cards if not card.parent]
                 if not bases:
                     raise _fail("serves no base")
                 self._known[url, who.name] = bases[0]
             else:
-                if who.name not in {card["id"] for card in cards}:
+                if who.name not in {card.id for card in cards}:
                     await self._load(url, who)
                 self._known[url, who.name] = who.name
         return self._known[url, who.name]
 
-    async def _list(self, url: str) -> list[dict[str, Any]]:
+    async def _list(self, url: str) -> list[_Card]:
         reply = await self._call(url, "GET", "/models")
+        if reply.status_code == 404:
+            raise _fail(f"is not at {url}: there is no list of models")
         if reply.status_code != 200:
             raise _judge(reply)
-        cards: list[dict[str, Any]] = reply.json()["data"]
-        return cards
+        try:
+            return msgspec.json.decode(reply.content, type=_Cards).data
+        except msgspec.MsgspecError:
+            raise _fail("lists its models in another form than documented") from None
 
     async def _load(self, url: str, who: Answerer) -> None:
         body = {"lora_name": who.name, "lora_path": who.adapter}
         reply = await self._call(url, "POST", "/load_lora_adapter", json=body)
         if reply.status_code == 200:
             return
-        if any(card["id"] == who.name for card in await self._list(url)):
+        if any(card.id == who.name for card in await self._list(url)):
             return  # another request was faster
         if reply.status_code in (404, 405):
             raise _fail(

@@ -28,6 +28,12 @@ class Documented(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        if self.server.mode == "elsewhere":
+            self._reply(404, {"detail": "Not Found"})
+            return
+        if self.server.mode == "portal":
+            self._reply(200, "Welcome to the airport")
+            return
         adapters = [{"id": name, "parent": "org/base"} for name in self.server.adapters]
         self._reply(
             200, {"object": "list", "data": [{"id": "org/base", "parent": None}, *adapters]}
@@ -229,7 +235,12 @@ def test_what_goes_wrong_behind_is_told_apart(behind, vllm):
 
 @pytest.mark.parametrize(
     ("mode", "fact"),
-    [("static", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"), ("rank", "max_lora_rank 8")],
+    [
+        ("static", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"),
+        ("rank", "max_lora_rank 8"),
+        ("elsewhere", r"is not at http://127.0.0.1:\d+/v1"),
+        ("portal", "in another form than documented"),
+    ],
 )
 def test_an_adapter_that_is_not_loaded_says_why(mode, fact, vllm, tmp_path):
     vllm.mode = mode
