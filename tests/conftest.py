@@ -20,6 +20,14 @@ hypothesis.settings.load_profile("suite")
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file together: who runs what would else depend on how long it takes."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
 @pytest.fixture(scope="session")
 def finetune():
     """Run the command line: `finetune("plan", path, cwd=folder)` → the finished process."""

@@ -110,18 +110,18 @@ def write_models(folder):
     (folder / "adapter" / "adapter_config.json").write_text('{"peft_type":"LORA"}')
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bad")
-    write_models(folder)
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of its own for each case: some of them leave runs behind."""
+    write_models(tmp_path)
     for name, content in FILES.items():
-        (folder / name).write_bytes(content)
+        (tmp_path / name).write_bytes(content)
     for name, text in RECIPES.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "good.jsonl").write_bytes(
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "good.jsonl").write_bytes(
         b"".join(GOOD.replace(b"Hi", b"Hi %d" % n) for n in range(50))
     )
-    return folder
+    return tmp_path
 
 
 @pytest.mark.parametrize(
