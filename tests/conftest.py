@@ -20,12 +20,11 @@ hypothesis.settings.load_profile("suite")
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file together: who runs what would else depend on how long it takes."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    """Begin with the files that take long, so that no process is left with one at the end."""
+    heavy = {item.path for item in items if item.get_closest_marker("heavy")}
+    items.sort(key=lambda item: item.path not in heavy)
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,6 @@ def test_nobody_is_in_what_prepare_writes_and_says(place):
 
 
 @pytest.mark.heavy
-@pytest.mark.xdist_group("end to end")
 def test_nobody_is_in_what_a_run_writes_and_says(place, embedded_model):
     done, words = tell(place, "run", "r.yaml")
     assert done.returncode == 0, words

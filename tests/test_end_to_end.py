@@ -16,7 +16,7 @@ import finetune as finetune_package
 from finetune.runs import Run, list_runs
 from finetune.shipped import shipped_folder
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("end to end")]
+pytestmark = pytest.mark.heavy
 
 RECIPE = shipped_folder("recipes") / "quickstart.yaml"
 SHORT = [

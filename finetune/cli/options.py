@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from finetune.backends.platform.access import Key
 
 RUNS = Path("runs")
+MAX_WORKERS = 64  # each is an interpreter of its own
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,7 +38,7 @@ def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--workers N`, which gives the argument `workers`."""
     decorate = click.option(
         "--workers",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MAX_WORKERS),
         metavar="N",
         help="Processes that convert the data; else as many as their size deserves.",
     )

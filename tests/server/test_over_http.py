@@ -8,7 +8,7 @@ from finetune import load_recipe, pipeline
 from finetune.runs import Run, list_runs
 from finetune.shipped import shipped_folder
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("server that trains")]
+pytestmark = pytest.mark.heavy
 
 DEMO = shipped_folder("recipes") / "platform-demo.yaml"
 SHORT = {

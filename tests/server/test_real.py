@@ -13,7 +13,7 @@ from tests.server.conftest import chats, check_component, upload, wait_for
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = Path(__file__).with_name("clients")
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("server that trains")]
+pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture(scope="module")

@@ -83,11 +83,7 @@ def tokenizer(request, tokenizer_path):
 
 
 def for_each_tokenizer(*names: str):
-    # one xdist group a tokenizer: each process loads few of them
-    marked = [
-        pytest.param(n, marks=pytest.mark.xdist_group(f"tokenizer-{n}")) for n in names or NAMES
-    ]
-    return pytest.mark.parametrize("tokenizer", marked, indirect=True, ids=names or NAMES)
+    return pytest.mark.parametrize("tokenizer", names or NAMES, indirect=True)
 
 
 @pytest.fixture(scope="session")
