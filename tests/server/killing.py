@@ -39,10 +39,12 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def wait_for(self, count):
-        """Return when so many calls were acknowledged in all."""
+    def wait_for(self, count, *, jobs=0):
+        """Return when so many calls were acknowledged in all, and so many jobs among them."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.acknowledged >= count, PATIENCE)
+            assert self._changed.wait_for(
+                lambda: self.acknowledged >= count and len(self.jobs) >= jobs, PATIENCE
+            )
 
     def _work(self):
         while not self._stop:
