@@ -26,9 +26,9 @@ def seem_unlike(one: str, other: str) -> bool:
 
     Told from the bytes that their first characters take: quick, and right or to be looked at.
     """
+    one, other = one[:_SAMPLE], other[:_SAMPLE]
     if one.isascii() and other.isascii():
         return False
-    one, other = one[:_SAMPLE], other[:_SAMPLE]
     return (len(one.encode()) > _OTHER * len(one)) != (len(other.encode()) > _OTHER * len(other))
 
 

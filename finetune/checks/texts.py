@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import compress
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -90,6 +91,7 @@ _REFUSAL = re.compile(
 _REFUSING = frozenset(re.findall("..", "AsI'I’I SoEnJeDéAlEsTuIcCoLoNoMiDeNãHeJaPr"))
 _JSON = frozenset(['{"', "{\n", "{ ", "[{", '["', "[\n", "[ "])
 _DETAIL = _REFUSING | _JSON
+_BEGIN = itemgetter(slice(2))
 _MEMO_SIZE = 4096
 
 
@@ -152,7 +154,7 @@ class TextRules:
 
 def has_details(texts: str, answers: list[str]) -> bool:
     """Return whether an answer may be what `check_answer` looks for, given all texts together."""
-    return "`" in texts or not _DETAIL.isdisjoint([answer[:2] for answer in answers])
+    return "`" in texts or not _DETAIL.isdisjoint(map(_BEGIN, answers))
 
 
 def has_marks(texts: str) -> bool:
@@ -187,9 +189,10 @@ def check_all(record: Record, texts: str) -> list[Fault]:
 
 def check_answer(path: str, text: str) -> list[Fault]:
     """Return the faults of a text as an answer to be learned."""
-    if _REFUSAL.match(text):
+    begin = text[:2]
+    if begin in _REFUSING and _REFUSAL.match(text):
         return [Fault("refusal", path, "begins as a language model's refusal does")]
-    if text[:2] in _JSON and _is_cut_json(text):
+    if begin in _JSON and _is_cut_json(text):
         return [Fault("cut-answer", path, "JSON that ends before it is closed")]
     if "```" in text and "````" not in text and len(_FENCE.findall(text)) % 2:
         return [Fault("cut-answer", path, "a code block that is not closed")]
