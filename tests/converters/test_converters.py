@@ -66,6 +66,15 @@ def test_converter_has_cases_of_both_kinds_and_a_table(name):
     assert "| row " in (__import__(module, fromlist=["x"]).__doc__ or "")
 
 
+def test_what_is_not_used_inside_a_row_is_named():
+    row = load(CASES / "logs" / "responses-with-calls" / "row.json")
+    source = detect([row])
+    assert list(CONVERTERS["logs"].unused(row, source)) == [
+        "input[].reasoning",
+        "tools[].web_search",
+    ]
+
+
 def test_cases_belong_to_converters():
     assert {path.name for path in CASES.iterdir()} == set(CONVERTERS)
 

@@ -14,6 +14,7 @@ U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hell
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 OBJECT = {"id": "a1b2c3d4e", "type": "function", "function": {"name": "f", "arguments": {}}}
 ALPACA = {"instruction": "I", "input": "", "output": "O"}
+ITEM = {"type": "message", **A}
 HH = "\n\nHuman: Hi\n\nAssistant: Hello"
 TREE = {"message_id": "1", "text": "Hi", "role": "prompter", "replies": []}
 SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
@@ -60,6 +61,10 @@ SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", 
         ({"prompt": "P", "completion": "C", "label": False}, "rating", "rating"),
         ({"prompt": "P", "completion": "C", "label": "True"}, "rating", "rating"),
         ({"prompt": [U], "completion": [A], "label": 1}, "rating", "rating"),
+        ({"request": {"input": "Hi"}, "response": {"output": [A]}}, "logs", "chat"),
+        ({"input": "Hi", "output": [ITEM]}, "logs", "chat"),
+        ({"input": "Hi", "output": "Hello"}, "pairs", "chat"),
+        ({"type": "response.created", "response": {}}, "logs", "chat"),
         ({"text": "T", "label": "a"}, "classification", "classifier"),
         ({"text": "T", "label": True}, "classification", "classifier"),
         ({"text": "T", "labels": {"a": True}}, "classification", "classifier"),
