@@ -100,7 +100,7 @@ def command(
 
 def _pairs(option: str, text: str | None, example: str) -> dict[str, str]:
     # A comma inside a template parts nothing: behind one that does stands `name=`.
-    pairs = [part.partition("=") for part in re.split(r",(?=\s*[\w.]+\s*=)", text)] if text else []
+    pairs = [part.partition("=") for part in re.split(r",(?=\s*[\w.-]+\s*=)", text)] if text else []
     for name, equals, value in pairs:
         if not (name and equals and value):
             raise UsageError(f"{option}: is not a=b,c=d", hint=f"for example: {example}")

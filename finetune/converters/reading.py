@@ -76,7 +76,8 @@ class Detection(NamedTuple):
         return optional_text(row, column)
 
 
-_THRESHOLD = re.compile(r" >= -?\d+(\.\d+)?$")
+# What may stand behind a column's name: a rating's threshold, what parts its labels.
+_BEHIND = re.compile(r" (?:>= -?\d+(?:\.\d+)?|split by (?P<mark>\S+|\n))$")
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]|[^{}]+")
 
 
@@ -111,15 +112,27 @@ def columns_of(column: str) -> tuple[str, ...]:
     Raises:
         UsageError: The template has half a pair of braces, or names no column.
 
-    A threshold such as `stars >= 4`, which makes a rating of a number, names its column.
+    A threshold such as `stars >= 4`, which makes a rating of a number, names its column, and so
+    does `topics split by ;`, which makes labels of a text.
 
     Example:
         >>> columns_of("{subject}: {body}"), columns_of("body")
         (('subject', 'body'), ('body',))
     """
     if not _is_template(column):
-        return (_THRESHOLD.sub("", column),)
+        return (_BEHIND.sub("", column),)
     return tuple(dict.fromkeys(part.text for part in _parse(column) if part.is_column))
+
+
+def mark_of(column: str) -> str | None:
+    """Return what parts the labels of a column, None where it is not said.
+
+    Example:
+        >>> mark_of("topics split by ;"), mark_of("topics")
+        (';', None)
+    """
+    said = _BEHIND.search(column)
+    return said["mark"] if said else None
 
 
 def _is_template(column: str) -> bool:

@@ -20,7 +20,7 @@ r"""OpenAI's Responses API: a conversation as items, sent as `input` and answere
 | `"status": "incomplete"` of an answer or an item         | left out: `answer-cut` |
 | `"status": "failed"`, `"cancelled"`                      | left out: `failed-request` |
 
-Source: OpenAI's API reference, "Responses", as of 2026-11.
+Source: OpenAI's Python SDK, `openai.types.responses`, as of 2026-11.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def _chunks(answer: AssistantMessage) -> list[Any]:
 
 
 def _reasoning(item: dict[str, Any], path: str) -> list[TextChunk]:
-    """Return the texts of a reasoning item; a summary is another model's, and none of them."""
+    """Return the texts of a reasoning item; its summary is about them, and none of them."""
     parts = objects_in(item.get("content") or [], f"{path}.content")
     texts = [text_at(part, "text", place) for place, part in parts]
     return [TextChunk(text=text) for text in texts if text]

@@ -115,6 +115,23 @@ def test_classes_are_counted_over_the_file_and_never_named(write):
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["refund", "bill", "bill;refund", "bill; new"], "2 classes made of others"),
+        (["bill", "a|bill"], "1 class made of others"),
+        (["a, b", "a", "b"], "1 class made of others"),
+        (["a, b", "a"], None),
+        (["a;b", "c;d"], None),
+        (["a;", "a"], None),
+    ],
+)
+def test_several_classes_in_one_text_are_seen(write, names, message):
+    report = validate([write(*map(label, names))])
+    found = {finding.rule: finding.message for finding in report.findings}
+    assert found.get("joined-labels") == message
+
+
 def test_ratings_of_a_file_are_of_both_kinds(write):
     def rated(*labels):
         prompt, answer = [user()], [{"role": "assistant", "content": "Yes."}]

@@ -108,6 +108,17 @@ def test_convert_tells_its_account_as_json(run, tmp_path):
     assert done.stderr == b""
 
 
+def test_convert_parts_the_labels_of_a_cell(run, tmp_path):
+    (tmp_path / "a.csv").write_text('body,topics,flag\nHi,"bill,refund",a\nHo,bill,b\n')
+    columns = "text=body,labels.topic=topics split by ,,labels.is-new=flag"
+    done = run("convert", "a.csv", "--columns", columns, "-o", "-")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["labels"] for line in done.stdout.splitlines()] == [
+        {"topic": ["bill", "refund"], "is-new": "a"},
+        {"topic": ["bill"], "is-new": "b"},
+    ]
+
+
 def test_convert_reads_stdin_and_writes_stdout(run):
     rows = json.dumps([SHAREGPT, SHAREGPT]).encode()
     done = run("convert", "-", "--from", "sharegpt", "-o", "-", stdin=rows)
