@@ -23,6 +23,7 @@ from finetune.text import did_you_mean, plural, safe
 if TYPE_CHECKING:
     from finetune.checks import Finding
     from finetune.corpus import Converted
+    from finetune.corpus.account import Account
 
 _SHOWN = 20  # files, and findings of each rule
 
@@ -184,7 +185,15 @@ def _tell(
     if account.lost_rows or done.unread:
         unread = f" {plural(done.unread, 'file')} not read;" if done.unread else ""
         raise DataError(
-            f"{plural(account.lost_rows, 'row')} of {account.rows['read']:,} rejected;{unread}"
-            f" {written} written",
+            f"{_lost(account)} rejected;{unread} {written} written",
             hint=f"`finetune explain {next(iter(left_out))}` says more",
         )
+
+
+def _lost(account: Account) -> str:
+    """Return how many rows and records were rejected that no corpus should hold."""
+    rows, records = account.rows["rejected"] - account.left_out, account.records["rejected"]
+    facts = [f"{plural(rows, 'row')} of {account.rows['read']:,}"] if rows or not records else []
+    if records:
+        facts.append(f"{plural(records, 'record')} of {account.records['made']:,}")
+    return " and ".join(facts)

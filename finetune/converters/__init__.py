@@ -35,7 +35,7 @@ from finetune.converters import (
 from finetune.converters.reading import ConvertError, Detection, LeftOut, columns_of
 from finetune.errors import UsageError
 from finetune.records import KINDS, Record, kind_of
-from finetune.text import did_you_mean, safe
+from finetune.text import did_you_mean, visible
 
 __all__ = [
     "CONVERTERS",
@@ -165,6 +165,9 @@ def detect(
         'columns `question` and `answer`'
     """
     columns = columns or {}
+    if kind is not None and kind not in KINDS:
+        hint = did_you_mean(kind, KINDS) or f"kinds are {', '.join(KINDS)}"
+        raise UsageError(f"{kind}: no such kind of record", hint=hint)
     _check_columns(rows, columns)
     fitting = _readings(rows, [format] if format else list(CONVERTERS), columns)
     found = [_of_kind(one, kind) for one in fitting if kind in (None, one.kind, *one.also)]
@@ -184,8 +187,9 @@ def detect(
     if not found:
         raise UsageError(
             f"unknown format: {_seen(rows)}",
-            hint="name it with `format` (`--from`), or say which column holds what with `columns`;"
-            f" known formats: {', '.join(CONVERTERS)}",
+            hint="say which column holds what: `columns: {user: …, assistant: …}` in a recipe,"
+            " `convert --columns user=…,assistant=…`; for a message a row conversation, role and"
+            f" content; or name the format (`format`, `--from`): {', '.join(CONVERTERS)}",
         )
     readings = " or ".join(f"`{one.format}` ({one.reason})" for one in found)
     raise UsageError(
@@ -277,7 +281,7 @@ def _check_columns(rows: Sequence[Any], columns: Mapping[str, str]) -> None:
         for column in columns_of(said):
             if column not in there:
                 raise UsageError(
-                    f"columns.{part}: no column `{safe(column, 80)}`: {_seen(rows)}",
+                    f"columns.{part}: no column `{visible(column, 80)}`: {_seen(rows)}",
                     hint=did_you_mean(column, there),
                 )
 
@@ -286,5 +290,5 @@ def _seen(rows: Sequence[Any]) -> str:
     there = list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
     if not there:
         return "the rows are not objects"
-    shown = ", ".join(f"`{safe(key, 40)}`" for key in there[:12])
+    shown = ", ".join(f"`{visible(key, 40)}`" for key in there[:12])
     return f"there are {shown}{' …' if len(there) > 12 else ''}"

@@ -26,12 +26,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.converters import anthropic, openai, responses
-from finetune.converters.calls import Calls, read_tools, tools_or_unset
+from finetune.converters.calls import (
+    Calls,
+    functions_of,
+    read_tools,
+    server_tools,
+    tools_or_unset,
+)
 from finetune.converters.reading import (
     ConvertError,
     Detection,
     LeftOut,
     as_object,
+    check_end,
     decoded,
 )
 from finetune.records import ChatRecord, Message, Record, Tool, UserMessage
@@ -41,8 +48,6 @@ FIELDS = ()
 _REQUESTS = ("request", "body", "input", "params", "proxy_server_request", "kwargs")
 _RESPONSES = ("response", "output", "completion", "result")
 _GOOD = {"success", "succeeded", "completed", "complete", "ok", "200", "201"}
-# Why an answer ended, where it did not end by itself (OpenAI, Anthropic).
-_CUT = {"length", "content_filter", "max_tokens", "model_context_window_exceeded", "error"}
 _CHUNKS = ("chat.completion.chunk", "message_start", "content_block_delta", "text_completion.chunk")
 
 
@@ -128,7 +133,10 @@ def unused(row: dict[str, Any], _source: Detection) -> Iterator[str]:
     request, _ = _request(row)
     answers = [answer for answer in _answers(row)[0] if responses.is_answer(answer)]
     parts = (request, *answers) if request["input"] else ()
-    yield from sorted({name for part in parts for name in responses.unused(part)})
+    tools = [
+        name for part in (request, *answers) for name in server_tools(part.get("tools"), "tools")
+    ]
+    yield from sorted({*tools, *(name for part in parts for name in responses.unused(part))})
 
 
 def _check_success(row: dict[str, Any]) -> None:
@@ -247,7 +255,7 @@ def _whole(response: dict[str, Any], path: str) -> list[dict[str, Any]]:
         ]
     if response.get("role") != "assistant":
         raise ConvertError("no answer in a known form", path=path, rule="no-answer")
-    _check_end(response.get("stop_reason"), path)
+    check_end(response.get("stop_reason"), path)
     return [response]
 
 
@@ -258,26 +266,21 @@ def _choices(values: Any) -> list[dict[str, Any]]:
         choice = as_object(item, path)
         if "delta" in choice and "message" not in choice:
             raise ConvertError("the chunks of a stream", path=path, rule="streamed")
-        _check_end(choice.get("finish_reason"), path)
+        check_end(choice.get("finish_reason"), path)
         answers.append(as_object(choice.get("message"), f"{path}.message"))
     if not answers:
         raise ConvertError("no choices", path="choices", rule="no-answer")
     return answers
 
 
-def _check_end(reason: Any, path: str) -> None:
-    if isinstance(reason, str) and reason in _CUT:
-        raise LeftOut("an answer that was cut off", path=path, rule="answer-cut")
-
-
 def _read_request(
     request: dict[str, Any], source: Detection, path: str
 ) -> tuple[list[Message], Calls, list[Tool]]:
-    declared = request.get("tools") or request.get("functions")
-    if request.get("input"):
-        calls, tools = Calls(), read_tools(responses.functions_of(declared), f"{path}tools")
-        return responses.read_request(request, calls, path, source.roles), calls, tools
+    declared = functions_of(request.get("tools") or request.get("functions"), f"{path}tools")
     tools = read_tools(declared, f"{path}tools")
+    if request.get("input"):
+        calls = Calls()
+        return responses.read_request(request, calls, path, source.roles), calls, tools
     if not request.get("messages"):
         prompt = request["prompt"]
         if isinstance(prompt, str):

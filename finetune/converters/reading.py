@@ -312,13 +312,27 @@ def weight_of(value: Any, path: str) -> float:
     return float(value)
 
 
+# Why an answer ended, where it did not end by itself (OpenAI, Anthropic).
+_CUT = {"length", "content_filter", "max_tokens", "model_context_window_exceeded", "error"}
+
+
+def check_end(reason: Any, path: str) -> None:
+    """Leave an answer out that did not end by itself.
+
+    Raises:
+        LeftOut: It was cut off.
+    """
+    if isinstance(reason, str) and reason in _CUT:
+        raise LeftOut("an answer that was cut off", path=path, rule="answer-cut")
+
+
 def unknown_role(role: Any, path: str) -> ConvertError:
     """Return the error of a role that neither the format nor `roles` knows."""
     fact = (
         f"a text of {plural(len(role), 'character')}" if isinstance(role, str) else type_name(role)
     )
     return ConvertError(
-        f"not a known role, but {fact}; `roles` in the recipe can say what it is",
+        f"not a known role, but {fact}; `roles` (`--roles`) can say what it is",
         path=path,
         rule="role",
     )

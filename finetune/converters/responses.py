@@ -249,25 +249,8 @@ def _reasoning(item: dict[str, Any], path: str) -> list[TextChunk]:
     return [TextChunk(text=text) for text in texts if text]
 
 
-def functions_of(tools: Any) -> Any:
-    """Return the declared tools without those of the server, which no record can hold."""
-    if not isinstance(tools, list):
-        return tools
-    return [tool for tool in tools if not _of_server(tool)]
-
-
-def _of_server(tool: Any) -> str | None:
-    """Return what kind of the server's tool it is, None where it is a function."""
-    kind = tool.get("type") if isinstance(tool, dict) else None
-    return kind if isinstance(kind, str) and kind != "function" else None
-
-
 def unused(request: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is not used of a request or an answer: tools of the server, hidden reasoning."""
-    tools = request.get("tools")
-    for tool in tools if isinstance(tools, list) else ():
-        if kind := _of_server(tool):
-            yield f"tools[].{kind}"
+    """Yield what is not used of a request or an answer: reasoning that cannot be read."""
     for key in ("input", "output"):
         items = request.get(key)
         for item in items if isinstance(items, list) else ():

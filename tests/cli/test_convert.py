@@ -47,7 +47,7 @@ def test_convert_writes_every_valid_record_and_exits_3_for_the_others(run, tmp_p
     assert "b.csv:3: messages[1]: neither content nor tool calls  [empty-assistant]" in words
     assert "b.csv: CSV, pairs: columns `prompt` and `completion`" in words
     assert "`id` was not used (2 rows)" in words
-    assert "error: 2 rows of 4 rejected; 2 records written" in words
+    assert "error: 1 row of 4 and 1 record of 3 rejected; 2 records written" in words
     assert done.stdout == b""
 
 
@@ -135,6 +135,7 @@ def test_convert_reads_stdin_and_writes_stdout(run):
         (["a.csv", "-o", "o"], 2, "error: a.csv: unknown format: there are `x`, `y`"),
         (["a.csv", "-o", "a.csv"], 2, "error: a.csv: is input and output"),
         (["a.csv", "--from", "csv", "-o", "o"], 2, "error: csv: unknown format"),
+        (["a.csv", "--kind", "chta", "-o", "o"], 2, "error: a.csv: chta: no such kind of record"),
         (["a.csv", "--columns", "user", "-o", "o"], 2, "error: --columns: is not a=b,c=d"),
         (
             ["a.csv", "--columns", "user=z,assistant=y", "-o", "o"],

@@ -26,6 +26,8 @@ SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", 
         ({"question": "Q", "answer": "A"}, "pairs", "chat"),
         ({" Prompt ": "Q", "COMPLETION": "A"}, "pairs", "chat"),
         ({"input": "Q", "output": "A"}, "pairs", "chat"),
+        ({"Ticket": 1, "Frage": "Q", "Antwort": "A"}, "pairs", "chat"),
+        ({"question": "Q", "réponse": "A"}, "pairs", "chat"),
         (ALPACA, "alpaca", "chat"),
         (SHAREGPT, "sharegpt", "chat"),
         ({"messages": [U, A]}, "laplateforme", "chat"),
@@ -243,6 +245,7 @@ def test_wrong_column_names_those_that_are_there():
     [
         ([{"a": 1, "b": 2}], {}, "unknown format: there are `a`, `b`"),
         ([1, 2], {}, "unknown format: the rows are not objects"),
+        ([{"a\n": 1, "\u202eb": 2}], {}, r"unknown format: there are `a\n`, `\u202eb`"),
         ([SHAREGPT], {"format": "sharegtp"}, "sharegtp: unknown format"),
         ([{"a": 1}], {"format": "pairs"}, "no known columns of `pairs`: there are `a`"),
         (
