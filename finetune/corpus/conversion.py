@@ -129,10 +129,13 @@ class Conversion:
         if self.container == "a text" and not reading.format and reading.kind in (None, "text"):
             return Detection("text", "text", reason="the whole file is one document")
         try:
-            found = detect(
-                values, format=reading.format, kind=reading.kind, columns=reading.columns
+            return detect(
+                values,
+                format=reading.format,
+                kind=reading.kind,
+                columns=reading.columns,
+                roles=reading.roles,
             )
-            return found._replace(roles=reading.roles)
         except UsageError as error:
             raise UsageError(f"{self.name}: {error.message}", hint=error.hint) from None
 
@@ -141,7 +144,7 @@ class Conversion:
             return DataError("it holds no rows", file=self.name, rule="empty-file")
         first = sample[0].fault or Fault("json", "", "cannot be read")
         return DataError(
-            f"none of the first {len(sample):,} rows can be read; {first.message}",
+            f"none of the first rows ({len(sample):,}) can be read; {first.message}",
             file=self.name,
             line=sample[0].line,
             rule=first.rule,

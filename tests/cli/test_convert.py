@@ -134,6 +134,7 @@ def test_convert_reads_stdin_and_writes_stdout(run):
         (["a.pdf", "-o", "o"], 2, "error: a.pdf: unknown format: it looks like a PDF document"),
         (["a.csv", "-o", "o"], 2, "error: a.csv: unknown format: there are `x`, `y`"),
         (["a.csv", "-o", "a.csv"], 2, "error: a.csv: is input and output"),
+        (["a.csv", "-o", "."], 2, "error: .: is a folder"),
         (["a.csv", "--from", "csv", "-o", "o"], 2, "error: csv: unknown format"),
         (["a.csv", "--kind", "chta", "-o", "o"], 2, "error: a.csv: chta: no such kind of record"),
         (["a.csv", "--columns", "user", "-o", "o"], 2, "error: --columns: is not a=b,c=d"),

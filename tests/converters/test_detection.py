@@ -233,6 +233,14 @@ def test_columns_say_what_holds_what():
     assert detect([{"dialog": [U, A]}], columns={"messages": "dialog"}).format == "openai"
 
 
+def test_table_of_messages_is_told_by_the_roles_that_were_said():
+    rows = [{"ticket_id": 1, "author": "agent", "body": "Hello"}]
+    with pytest.raises(UsageError, match="unknown format"):
+        detect(rows)
+    found = detect(rows, roles={"agent": "assistant"})
+    assert (found.format, found.roles) == ("turns", {"agent": "assistant"})
+
+
 def test_wrong_column_names_those_that_are_there():
     with pytest.raises(UsageError) as caught:
         detect([{"frage": "F", "antwort": "A"}], columns={"user": "fragen", "assistant": "antwort"})
@@ -246,6 +254,9 @@ def test_wrong_column_names_those_that_are_there():
         ([{"a": 1, "b": 2}], {}, "unknown format: there are `a`, `b`"),
         ([1, 2], {}, "unknown format: the rows are not objects"),
         ([{"a\n": 1, "\u202eb": 2}], {}, r"unknown format: there are `a\n`, `\u202eb`"),
+        ([{"a": 1}], {"columns": {"user": "a"}}, "columns: `pairs` needs `assistant` too"),
+        ([{"a": 1}], {"columns": {"usr": "a"}}, "columns: no format has the parts `usr`"),
+        ([{"a": 1}], {"columns": {"system": "a"}}, "unknown format: there are `a`"),
         ([SHAREGPT], {"format": "sharegtp"}, "sharegtp: unknown format"),
         ([{"a": 1}], {"format": "pairs"}, "no known columns of `pairs`: there are `a`"),
         (
