@@ -340,6 +340,6 @@ def _tasks(
             if kind not in kinds:
                 raise UsageError(
                     f"the format `{to}` holds no {kind} records",
-                    hint=f"it holds {' and '.join(kinds)} records",
+                    hint=f"it holds records of the kinds {', '.join(kinds)}",
                 )
             yield from ((name, task) for task in conversion.tasks())
