@@ -162,16 +162,7 @@ def _tell(
         for key in ("format", "kind")
     )
     console.emit({**account.to_dict(), "format": formats, "kind": kinds})
-    for name, facts in list(done.files.items())[:_SHOWN]:
-        console.say(f"{name}: {facts['container']}, {facts['format']}: {facts['reason']}")
-        if facts["encoding"] != "utf-8":
-            console.say(f"{name}: read as {facts['encoding']}, written as UTF-8")
-        if facts["byte_order_mark"]:
-            console.say(f"{name}: a byte order mark was left out")
-    if len(done.files) > _SHOWN:
-        console.say(f"and {len(done.files) - _SHOWN:,} more files")
-    for key, count in account.to_dict()["unused"].items():
-        console.say(f"`{safe(key, 80)}` was not used ({plural(count, 'row')})")
+    _tell_reading(console, done)
     for rule, count in sorted(left_out.items()):
         if count > _SHOWN:
             click.echo(f"and {count - _SHOWN:,} more  [{rule}]", err=True)
@@ -188,6 +179,22 @@ def _tell(
             f"{_lost(account)} rejected;{unread} {written} written",
             hint=f"`finetune explain {next(iter(left_out))}` says more",
         )
+
+
+def _tell_reading(console: Console, done: Converted) -> None:
+    """Say how the files were read, and what of them was not used or is odd."""
+    for name, facts in list(done.files.items())[:_SHOWN]:
+        console.say(f"{name}: {facts['container']}, {facts['format']}: {facts['reason']}")
+        if facts["encoding"] != "utf-8":
+            console.say(f"{name}: read as {facts['encoding']}, written as UTF-8")
+        if facts["byte_order_mark"]:
+            console.say(f"{name}: a byte order mark was left out")
+    if len(done.files) > _SHOWN:
+        console.say(f"and {len(done.files) - _SHOWN:,} more files")
+    for key, count in done.account.to_dict()["unused"].items():
+        console.say(f"`{safe(key, 80)}` was not used ({plural(count, 'row')})")
+    for fault in done.noted:
+        console.say(f"warning: {fault.path}: {fault.message}  [{fault.rule}]")
 
 
 def _lost(account: Account) -> str:

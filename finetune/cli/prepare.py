@@ -58,6 +58,8 @@ def command(
             console.show(f"{file['name']}: {file['format']}: {file['reason']}")
     for key, count in manifest["unused"].items():
         console.show(f"`{key}` was not used ({plural(count, 'row')})")
+    for note in manifest["notes"]:
+        console.show(f"warning: {safe(note['message'])}  [{note['rule']}]", style="yellow")
     for name, facts in manifest["files"].items():
         if "records" in facts:
             console.show(f"{facts['records']:>9,}  {dataset.folder / name}")

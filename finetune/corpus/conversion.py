@@ -253,6 +253,10 @@ class Across:
                 kept.append(made)
         return Outcome(account, kept, losses)
 
+    def finish(self) -> list[Fault]:
+        """Return what is odd about the labels of all records."""
+        return [fault for fault in self._labels.finish() if fault.rule in self._severities]
+
 
 class Converted(NamedTuple):
     """What `convert_files` tells.
@@ -261,11 +265,13 @@ class Converted(NamedTuple):
         account: What became of the rows and records.
         files: Name → how it was read.
         unread: How many files were empty or could not be read at all.
+        noted: What is odd about all records together.
     """
 
     account: Account
     files: dict[str, dict[str, Any]]
     unread: int = 0
+    noted: Sequence[Fault] = ()
 
 
 def convert_files(
@@ -316,7 +322,9 @@ def convert_files(
         fault = Fault(error.rule or "json", "", error.fact)
         reject(finding_at(str(error.file), error.line or 0, fault))
     account.close()
-    return Converted(account, facts, len(unread))
+    noted = across.finish()
+    account.warnings.update(fault.rule for fault in noted)
+    return Converted(account, facts, len(unread), noted)
 
 
 def _tasks(

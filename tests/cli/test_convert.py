@@ -119,6 +119,18 @@ def test_convert_parts_the_labels_of_a_cell(run, tmp_path):
     ]
 
 
+def test_joined_labels_are_told_wherever_data_are_looked_at(run, tmp_path):
+    rows = "".join(f"row {n},{'bill;refund' if n % 2 else 'bill'}\n" for n in range(8))
+    (tmp_path / "a.csv").write_text(f"text,label\n{rows}")
+    said = "1 class made of others  [joined-labels]"
+    done = run("convert", "a.csv", "-o", "out.jsonl", "--json")
+    assert json.loads(done.stdout)["warnings"] == {"joined-labels": 1}
+    assert f"warning: labels.*: {said}" in run("convert", "a.csv", "-o", "o").stderr.decode()
+    done = run("init", "a.csv", "-o", "a.yaml", "--json")
+    assert json.loads(done.stdout)["sources"][0]["noted"] == [said]
+    assert f"warning: {said}" in run("prepare", "a.yaml").stdout.decode()
+
+
 def test_convert_reads_stdin_and_writes_stdout(run):
     rows = json.dumps([SHAREGPT, SHAREGPT]).encode()
     done = run("convert", "-", "--from", "sharegpt", "-o", "-", stdin=rows)
