@@ -18,7 +18,7 @@ from finetune.cli.options import workers_option
 from finetune.errors import DataError, UsageError
 from finetune.files import AtomicFile
 from finetune.records import ROLES
-from finetune.text import did_you_mean, plural, safe
+from finetune.text import did_you_mean, plural, safe, visible
 
 if TYPE_CHECKING:
     from finetune.checks import Finding
@@ -129,7 +129,7 @@ def _open_inputs(
             continue
         files, others = find_files(Path(text), tree=tree)
         for name in others[:_SHOWN]:
-            console.say(f"{safe(name, 200)}: not read: no data file by its name")
+            console.say(f"{visible(name, 200)}: not read: no data file by its name")
         if len(others) > _SHOWN:
             console.say(f"and {plural(len(others) - _SHOWN, 'other file')} not read")
         for file in files:
@@ -183,7 +183,8 @@ def _tell(
 
 def _tell_reading(console: Console, done: Converted) -> None:
     """Say how the files were read, and what of them was not used or is odd."""
-    for name, facts in list(done.files.items())[:_SHOWN]:
+    for file, facts in list(done.files.items())[:_SHOWN]:
+        name = visible(file, 200)
         console.say(f"{name}: {facts['container']}, {facts['format']}: {facts['reason']}")
         if facts["encoding"] != "utf-8":
             console.say(f"{name}: read as {facts['encoding']}, written as UTF-8")
@@ -192,7 +193,7 @@ def _tell_reading(console: Console, done: Converted) -> None:
     if len(done.files) > _SHOWN:
         console.say(f"and {len(done.files) - _SHOWN:,} more files")
     for key, count in done.account.to_dict()["unused"].items():
-        console.say(f"`{safe(key, 80)}` was not used ({plural(count, 'row')})")
+        console.say(f"`{visible(key)}` was not used ({plural(count, 'row')})")
     for fault in done.noted:
         console.say(f"warning: {fault.path}: {fault.message}  [{fault.rule}]")
 

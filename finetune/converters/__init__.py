@@ -234,7 +234,7 @@ def _readings(
         if name == "turns":  # a table of messages is told by its roles too
             recognise = functools.partial(turns.recognise, roles=roles)
         if not _unknown_parts(converter, columns) and (fits := recognise(rows, columns)):
-            found.append(fits._replace(roles=roles))
+            found.append(fits._replace(roles=roles, reason=visible(fits.reason, 300)))
     there = {key for row in rows if isinstance(row, dict) for key in row}
     used = {one.format: there & _looked_at(one) for one in found}
     return [

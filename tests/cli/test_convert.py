@@ -131,6 +131,19 @@ def test_joined_labels_are_told_wherever_data_are_looked_at(run, tmp_path):
     assert f"warning: {said}" in run("prepare", "a.yaml").stdout.decode()
 
 
+def test_no_name_of_the_data_moves_the_cursor_or_forges_a_line(run, tmp_path):
+    key = "\x1b[2J\nerror: forged"
+    talk = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps({**talk, key: 1}) + "\n")
+    (tmp_path / "b\nerror: forged.csv").write_text("question,answer\n1,\n")
+    words = run("convert", ".", "-o", "out.jsonl").stderr.decode()
+    assert "`\\u001b[2J\\nerror: forged` was not used" in words
+    assert "b\\nerror: forged.csv:2: messages[1]" in words
+    assert "\nerror: forged" not in words
+    run("init", "a.jsonl", "-o", "a.yaml")
+    assert "\\nerror: forged" in (tmp_path / "a.yaml").read_text()
+
+
 def test_convert_reads_stdin_and_writes_stdout(run):
     rows = json.dumps([SHAREGPT, SHAREGPT]).encode()
     done = run("convert", "-", "--from", "sharegpt", "-o", "-", stdin=rows)
