@@ -191,7 +191,8 @@ def _request(row: dict[str, Any]) -> tuple[dict[str, Any], str]:
         found |= {"tools": _object(row.get("model_parameters")).get("tools")}
     if sent := _sent(found):
         return {**found, "messages": None, "input": sent}, path
-    if not found.get("messages") and not found.get("prompt"):
+    stored = isinstance(found.get("prompt"), dict)  # a name of one: its text stands elsewhere
+    if not found.get("messages") and (stored or not found.get("prompt")):
         fact = "no messages that were sent"
         raise ConvertError(fact, path=path.removesuffix(".") or None, rule="no-request")
     return {**found, "input": None}, path
