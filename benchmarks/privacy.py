@@ -2,9 +2,9 @@
 
     python benchmarks/privacy.py [COUNT]
 
-French and German texts are generated with labelled spans, in the forms in which people write
-numbers; clean texts are full of order numbers of 8 to 16 digits. A span counts as found when it is
-found whole and as its kind. Names are those of the known columns only.
+French, German and Portuguese texts are generated with labelled spans, in the forms in which people
+write numbers; clean texts are full of order numbers of 8 to 16 digits. A span counts as found when
+it is found whole and as its kind. Names are those of the known columns only.
 """
 
 import sys
@@ -55,7 +55,7 @@ def show_speed(name, texts, mode, known=()):
 
 def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
-    for language in ("fr", "de"):
+    for language in ("fr", "de", "pt"):
         show_recall(language, count)
         show_false(language, count)
         show_names(language, count)

@@ -31,6 +31,17 @@ def safe(text: str, limit: int = 500) -> str:
     return clean if len(clean) <= limit else f"{clean[:limit]}… (+{len(clean) - limit} characters)"
 
 
+def visible(name: str, limit: int = 80) -> str:
+    r"""Return a name such as a column's, what cannot be seen in it written out.
+
+    Example:
+        >>> visible("answer\n\u202e")
+        'answer\\n\\u202e'
+    """
+    shown = name.replace("\n", "\\n").replace("\t", "\\t")
+    return safe(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", shown), limit)
+
+
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Replace keys by `***`: those given, and what looks like one.
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from finetune.checks import rules_page  # noqa: E402 (the checkout comes first)
-from finetune.converters import CONVERTERS, images  # noqa: E402
+from finetune.converters import CONVERTERS, images, responses  # noqa: E402
 from finetune.files import to_json, write_atomic  # noqa: E402
 from finetune.recipe.explain import recipe_reference, recipe_schema  # noqa: E402
 from finetune.server.app import describe_api  # noqa: E402
@@ -51,7 +51,8 @@ def formats_page() -> str:
     for module, names in chapters.items():
         text = inspect.cleandoc(sys.modules[module].__doc__ or "")
         lines += ["", f"## {', '.join(names)}", "", text]
-    lines += ["", "## Images", "", inspect.cleandoc(images.__doc__ or "")]
+    for title, shared in (("OpenAI's Responses API", responses), ("Images", images)):
+        lines += ["", f"## {title}", "", inspect.cleandoc(shared.__doc__ or "")]
     return FORMATS_HEAD + "\n".join(lines) + "\n"
 
 

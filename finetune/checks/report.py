@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 from msgspec import Struct, field
 
 from finetune.errors import DataError
-from finetune.text import plural
+from finetune.text import plural, visible
 
 MAX_SHOWN = 20  # findings kept of each rule, in memory and on a terminal
+_LONG = 500  # characters shown of a file or a path
 
 
 class Fault(NamedTuple):
@@ -36,8 +37,9 @@ class Finding(Struct, frozen=True):
     fixable: bool
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        where = f"{self.path}: " if self.path else ""
+        file = visible(self.file, _LONG)
+        place = f"{file}:{self.line}" if self.line else file
+        where = f"{visible(self.path, _LONG)}: " if self.path else ""
         mark = "" if self.severity == "error" else "warning: "
         return f"{place}: {mark}{where}{self.message}  [{self.rule}]"
 

@@ -49,11 +49,12 @@ class LabelRules:
     def finish(self) -> list[Fault]:
         """Return what the file as a whole shows. Classes are counted, not named: they are data."""
         single = [classes for classes in self._classes.values() if len(classes) == 1]
-        rare = near = 0
+        rare = near = joined = 0
         for classes in self._classes.values():
             if sum(classes.values()) >= _MANY:
                 rare += sum(count < RARE for count in classes.values())
             near += len(classes) - len({_plain(label) for label in classes})
+            joined += sum(_is_joined(label, classes) for label in classes)
         faults = []
         if single:
             fact = f"{plural(len(single), 'target')} with one class"
@@ -64,12 +65,24 @@ class LabelRules:
         if near:
             fact = f"{plural(near, 'class', 'classes')} named almost like another"
             faults.append(Fault("near-labels", "labels.*", fact))
+        if joined:
+            fact = f"{plural(joined, 'class', 'classes')} made of others"
+            faults.append(Fault("joined-labels", "labels.*", fact))
         return faults
 
 
 def _plain(label: str) -> str:
     """Return a class without case, spaces and punctuation; itself where nothing else is in it."""
     return "".join(filter(str.isalnum, label.casefold())) or label
+
+
+def _is_joined(label: str, classes: Counter[str]) -> bool:
+    """Tell whether a class is others in one text: all of them known, or one where `;` is sure."""
+    for mark, enough in ((";", any), ("|", any), (",", all)):
+        parts = [part.strip() for part in label.split(mark) if part.strip()]
+        if len(parts) > 1 and enough(part in classes for part in parts):
+            return True
+    return False
 
 
 class RatingRules:

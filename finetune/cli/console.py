@@ -32,9 +32,10 @@ class Console:
         self.quiet = quiet
 
     def say(self, text: str = "", *, style: str | None = None) -> None:
-        """Write words to stderr (nothing with `--json` or `-q`)."""
+        """Write words to stderr (nothing with `--json` or `-q`), whatever names are in them."""
         if not (self.json or self.quiet):
-            click.echo(self.style(text, style, stream=sys.stderr), err=True)
+            words = safe(text, sys.maxsize)
+            click.echo(self.style(words, style, stream=sys.stderr), err=True)
 
     def show(self, text: str = "", *, style: str | None = None) -> None:
         """Write data for people to stdout (nothing with `--json` or `-q`)."""

@@ -18,11 +18,12 @@ from finetune.cli.options import workers_option
 from finetune.errors import DataError, UsageError
 from finetune.files import AtomicFile
 from finetune.records import ROLES
-from finetune.text import did_you_mean, plural, safe
+from finetune.text import did_you_mean, plural, safe, visible
 
 if TYPE_CHECKING:
     from finetune.checks import Finding
     from finetune.corpus import Converted
+    from finetune.corpus.account import Account
 
 _SHOWN = 20  # files, and findings of each rule
 
@@ -100,7 +101,7 @@ def command(
 
 def _pairs(option: str, text: str | None, example: str) -> dict[str, str]:
     # A comma inside a template parts nothing: behind one that does stands `name=`.
-    pairs = [part.partition("=") for part in re.split(r",(?=\s*[\w.]+\s*=)", text)] if text else []
+    pairs = [part.partition("=") for part in re.split(r",(?=\s*[\w.-]+\s*=)", text)] if text else []
     for name, equals, value in pairs:
         if not (name and equals and value):
             raise UsageError(f"{option}: is not a=b,c=d", hint=f"for example: {example}")
@@ -128,7 +129,7 @@ def _open_inputs(
             continue
         files, others = find_files(Path(text), tree=tree)
         for name in others[:_SHOWN]:
-            console.say(f"{safe(name, 200)}: not read: no data file by its name")
+            console.say(f"{visible(name, 200)}: not read: no data file by its name")
         if len(others) > _SHOWN:
             console.say(f"and {plural(len(others) - _SHOWN, 'other file')} not read")
         for file in files:
@@ -161,16 +162,7 @@ def _tell(
         for key in ("format", "kind")
     )
     console.emit({**account.to_dict(), "format": formats, "kind": kinds})
-    for name, facts in list(done.files.items())[:_SHOWN]:
-        console.say(f"{name}: {facts['container']}, {facts['format']}: {facts['reason']}")
-        if facts["encoding"] != "utf-8":
-            console.say(f"{name}: read as {facts['encoding']}, written as UTF-8")
-        if facts["byte_order_mark"]:
-            console.say(f"{name}: a byte order mark was left out")
-    if len(done.files) > _SHOWN:
-        console.say(f"and {len(done.files) - _SHOWN:,} more files")
-    for key, count in account.to_dict()["unused"].items():
-        console.say(f"`{safe(key, 80)}` was not used ({plural(count, 'row')})")
+    _tell_reading(console, done)
     for rule, count in sorted(left_out.items()):
         if count > _SHOWN:
             click.echo(f"and {count - _SHOWN:,} more  [{rule}]", err=True)
@@ -184,7 +176,32 @@ def _tell(
     if account.lost_rows or done.unread:
         unread = f" {plural(done.unread, 'file')} not read;" if done.unread else ""
         raise DataError(
-            f"{plural(account.lost_rows, 'row')} of {account.rows['read']:,} rejected;{unread}"
-            f" {written} written",
+            f"{_lost(account)} rejected;{unread} {written} written",
             hint=f"`finetune explain {next(iter(left_out))}` says more",
         )
+
+
+def _tell_reading(console: Console, done: Converted) -> None:
+    """Say how the files were read, and what of them was not used or is odd."""
+    for file, facts in list(done.files.items())[:_SHOWN]:
+        name = visible(file, 200)
+        console.say(f"{name}: {facts['container']}, {facts['format']}: {facts['reason']}")
+        if facts["encoding"] != "utf-8":
+            console.say(f"{name}: read as {facts['encoding']}, written as UTF-8")
+        if facts["byte_order_mark"]:
+            console.say(f"{name}: a byte order mark was left out")
+    if len(done.files) > _SHOWN:
+        console.say(f"and {len(done.files) - _SHOWN:,} more files")
+    for key, count in done.account.to_dict()["unused"].items():
+        console.say(f"`{visible(key)}` was not used ({plural(count, 'row')})")
+    for fault in done.noted:
+        console.say(f"warning: {fault.path}: {fault.message}  [{fault.rule}]")
+
+
+def _lost(account: Account) -> str:
+    """Return how many rows and records were rejected that no corpus should hold."""
+    rows, records = account.rows["rejected"] - account.left_out, account.records["rejected"]
+    facts = [f"{plural(rows, 'row')} of {account.rows['read']:,}"] if rows or not records else []
+    if records:
+        facts.append(f"{plural(records, 'record')} of {account.records['made']:,}")
+    return " and ".join(facts)

@@ -44,6 +44,8 @@ def command(data: tuple[Path, ...], output: Path | None, *, console: Console) ->
     console.name(target)
     for facts in found:
         console.say(f"{facts['path']}: {facts['container']}, {facts['format']}: {facts['reason']}")
+        for warning in facts["noted"]:
+            console.say(f"{facts['path']}: warning: {warning}", style="yellow")
         if facts["lost_rows"]:
             console.say(f"{facts['path']}: {_lost([facts])}", style="yellow")
     console.say(f"wrote {target}")
@@ -101,7 +103,7 @@ def look(path: Path, reading: Reading) -> dict[str, Any]:
     from finetune.corpus import convert_files, find_files
 
     files = find_files(path)[0]
-    account, facts, _ = convert_files(
+    account, facts, _, noted = convert_files(
         ((file.name, file.open()) for file in files),
         lambda _: None,
         reading,
@@ -116,6 +118,7 @@ def look(path: Path, reading: Reading) -> dict[str, Any]:
         "rows": account.rows["read"],
         "lost_rows": account.lost_rows,
         "by_rule": dict(account.by_rule),
+        "noted": [f"{fault.message}  [{fault.rule}]" for fault in noted],
     }
 
 

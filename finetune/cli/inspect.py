@@ -100,7 +100,8 @@ def _decode(data: bytes | None, path: Path, number: int) -> records.Record:
         "not a record",
         file=str(path),
         line=number,
-        hint=f"`finetune validate {path}` names the fault",
+        hint=f"`finetune validate {path}` names the fault; of raw data show what `finetune convert`"
+        " makes of them",
     )
 
 

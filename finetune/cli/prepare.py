@@ -11,7 +11,7 @@ import click
 from finetune.checks.profile import PERCENTILES
 from finetune.cli.console import Console, output_options
 from finetune.cli.options import recipe_options, workers_option
-from finetune.text import plural, safe
+from finetune.text import plural, safe, visible
 
 _SHOWN = 8  # figures of one line
 
@@ -55,9 +55,12 @@ def command(
         console.show(f"  {count:>7,}  {rule}")
     for source in manifest["sources"]:
         for file in source["files"]:
-            console.show(f"{file['name']}: {file['format']}: {file['reason']}")
+            name = visible(file["name"], 200)
+            console.show(f"{name}: {file['format']}: {file['reason']}")
     for key, count in manifest["unused"].items():
-        console.show(f"`{key}` was not used ({plural(count, 'row')})")
+        console.show(f"`{visible(key)}` was not used ({plural(count, 'row')})")
+    for note in manifest["notes"]:
+        console.show(f"warning: {safe(note['message'])}  [{note['rule']}]", style="yellow")
     for name, facts in manifest["files"].items():
         if "records" in facts:
             console.show(f"{facts['records']:>9,}  {dataset.folder / name}")

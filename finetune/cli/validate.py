@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from finetune.corpus import SourceFile
     from finetune.tokens import Tokenizer
 
+_SIDES = ("prompt", "chosen", "rejected", "completion")  # lists of messages in a record
+
 
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -67,10 +69,12 @@ def command(
     """
     tokenizer = _load_tokenizer(target, model) if tokens or model else None
     shown: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
 
     def tell(findings: list[Finding]) -> None:
         for finding in findings:
             shown[finding.rule] += 1
+            failed[finding.rule] += finding.severity == "error"
             console.emit(finding)
             if shown[finding.rule] <= MAX_SHOWN:
                 colour = "red" if finding.severity == "error" else "yellow"
@@ -92,6 +96,10 @@ def command(
     for file in dict.fromkeys(finding.file for finding in report.findings):
         console.name(file)
     _tell(console, report, shown, fix)
+    if shown:
+        console.next(f"finetune explain {(+failed or shown).most_common(1)[0][0]}")
+    else:
+        console.next("finetune init DATA")
     if report.errors:
         raise click.exceptions.Exit(3)
 
@@ -133,8 +141,16 @@ def _holds_records(path: Path) -> bool:
         for line in islice(read_lines(lines), 100):
             value, _ = read_value(line.data)
             if value is not None:
-                return kind_of(value) is not None or not _is_foreign(value)
+                return _is_shaped(value) or not _is_foreign(value)
     return True
+
+
+def _is_shaped(value: dict[str, Any]) -> bool:
+    """Tell whether a row is meant as a record, whatever its faults: not one of published data."""
+    kind = kind_of(value)
+    if kind in {"preference", "rating"}:
+        return not any(isinstance(value.get(key), str) for key in _SIDES)
+    return isinstance(value["labels"], dict) if kind == "classifier" else kind is not None
 
 
 def _is_foreign(value: dict[str, Any]) -> bool:
@@ -177,7 +193,3 @@ def _tell(console: Console, report: Report, shown: Counter[str], fix: Path | Non
         console.say(f"{records}, all valid", style="green")
     if fix:
         console.say(f"{fix}: {plural(report.written, 'record')}, {report.left_out:,} left out")
-    if shown:
-        console.next(f"finetune explain {shown.most_common(1)[0][0]}")
-    else:
-        console.next("finetune init DATA")

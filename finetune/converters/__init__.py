@@ -6,6 +6,7 @@ here, and a folder of cases under `tests/converters/cases/`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from finetune.converters import (
     classification,
     code,
     glaive,
+    hermes,
     laplateforme,
     logs,
     oasst,
@@ -35,7 +37,7 @@ from finetune.converters import (
 from finetune.converters.reading import ConvertError, Detection, LeftOut, columns_of
 from finetune.errors import UsageError
 from finetune.records import KINDS, Record, kind_of
-from finetune.text import did_you_mean, safe
+from finetune.text import did_you_mean, visible
 
 __all__ = [
     "CONVERTERS",
@@ -97,6 +99,7 @@ CONVERTERS: dict[str, Converter] = {
     ),
     "logs": _row(logs, "requests and answers as OpenAI, Anthropic, LiteLLM, OpenRouter log them"),
     "glaive": _row(glaive, "`SYSTEM:`, `USER:`, `ASSISTANT:`, `<functioncall>` in a text"),
+    "hermes": _row(hermes, "`<tool_call>` in ShareGPT's turns, as Hermes and Qwen write calls"),
     "xlam": _row(xlam, "`query`, `tools` and `answers`"),
     "bfcl": _row(bfcl, "`question`, `function` and `ground_truth`"),
     "toolace": _row(toolace, "functions in the system prompt, calls such as `[f(a=1)]`"),
@@ -148,6 +151,7 @@ def detect(
     format: str | None = None,  # noqa: A002 (the recipe's word)
     kind: str | None = None,
     columns: Mapping[str, str] | None = None,
+    roles: Mapping[str, str] | None = None,
 ) -> Detection:
     """Return how a source is read, from its first rows.
 
@@ -156,6 +160,7 @@ def detect(
         format: The converter, where it was named.
         kind: The kind of record wanted, which rules out other readings.
         columns: Which key holds what, where it was said.
+        roles: What the rows call their roles → our roles, where it was said.
 
     Raises:
         UsageError: No reading is possible, or more than one, or a column is not there.
@@ -164,16 +169,19 @@ def detect(
         >>> detect([{"question": "Q", "answer": "A"}]).reason
         'columns `question` and `answer`'
     """
-    columns = columns or {}
+    columns, roles = columns or {}, roles or {}
+    if kind is not None and kind not in KINDS:
+        hint = did_you_mean(kind, KINDS) or f"kinds are {', '.join(KINDS)}"
+        raise UsageError(f"{kind}: no such kind of record", hint=hint)
     _check_columns(rows, columns)
-    fitting = _readings(rows, [format] if format else list(CONVERTERS), columns)
+    fitting = _readings(rows, [format] if format else list(CONVERTERS), columns, roles)
     found = [_of_kind(one, kind) for one in fitting if kind in (None, one.kind, *one.also)]
     if len(found) == 1:
         if not (format or kind or columns) and found[0].format in {"text", "laplateforme"}:
             _check_documents(rows, found[0])
         return found[0]
     if format:
-        return _named(format, kind, columns, rows)
+        return _named(format, kind, columns, rows)._replace(roles=roles)
     if fitting and not found:
         seen = " or ".join(f"{one.kind} records (`{one.format}`: {one.reason})" for one in fitting)
         raise UsageError(
@@ -182,10 +190,13 @@ def detect(
             " (`--from`) to read it otherwise",
         )
     if not found:
+        _check_parts(columns)
         raise UsageError(
             f"unknown format: {_seen(rows)}",
-            hint="name it with `format` (`--from`), or say which column holds what with `columns`;"
-            f" known formats: {', '.join(CONVERTERS)}",
+            hint="say which column holds what: `columns: {user: …, assistant: …}` in a recipe,"
+            " `convert --columns user=…,assistant=…`; for a message a row conversation, role and"
+            " content, with `roles` where they have other names; or name the format (`format`,"
+            f" `--from`): {', '.join(CONVERTERS)}",
         )
     readings = " or ".join(f"`{one.format}` ({one.reason})" for one in found)
     raise UsageError(
@@ -206,7 +217,10 @@ def _check_documents(rows: Sequence[Any], found: Detection) -> None:
 
 
 def _readings(
-    rows: Sequence[Any], names: Sequence[str], columns: Mapping[str, str]
+    rows: Sequence[Any],
+    names: Sequence[str],
+    columns: Mapping[str, str],
+    roles: Mapping[str, str],
 ) -> list[Detection]:
     """Return the readings that fit, but for those of which another one uses more of the row.
 
@@ -216,8 +230,11 @@ def _readings(
     found = []
     for name in names:
         converter = find_converter(name)
-        if not _unknown_parts(converter, columns) and (fits := converter.recognise(rows, columns)):
-            found.append(fits)
+        recognise = converter.recognise
+        if name == "turns":  # a table of messages is told by its roles too
+            recognise = functools.partial(turns.recognise, roles=roles)
+        if not _unknown_parts(converter, columns) and (fits := recognise(rows, columns)):
+            found.append(fits._replace(roles=roles, reason=visible(fits.reason, 300)))
     there = {key for row in rows if isinstance(row, dict) for key in row}
     used = {one.format: there & _looked_at(one) for one in found}
     return [
@@ -239,6 +256,27 @@ def keys_of(found: Detection) -> frozenset[str]:
 
 def _looked_at(found: Detection) -> frozenset[str]:
     return keys_of(found) or frozenset(KINDS[found.kind].__struct_fields__)
+
+
+def _check_parts(columns: Mapping[str, str]) -> None:
+    """Refuse `columns` that no format has, or of which one needs more."""
+    fitting = [name for name, one in CONVERTERS.items() if not _unknown_parts(one, columns)]
+    if columns and not fitting:
+        fields = {field for one in CONVERTERS.values() for field in one.fields}
+        hints = (did_you_mean(part, fields) for part in columns if part not in fields)
+        parts = ", ".join(f"`{visible(part, 40)}`" for part in columns)
+        raise UsageError(
+            f"columns: no format has the parts {parts}",
+            hint=next(filter(None, hints), None)
+            or "name the format (`format`, `--from`): it says which parts it has",
+        )
+    for name in fitting if columns else ():
+        missing = [part for part in _NEEDED.get(name, ()) if part not in columns]
+        if missing and len(missing) < len(_NEEDED[name]):
+            raise UsageError(
+                f"columns: `{name}` needs {' and '.join(f'`{part}`' for part in missing)} too",
+                hint=f"say it: `columns: {{{': …, '.join(_NEEDED[name])}: …}}`",
+            )
 
 
 def _unknown_parts(converter: Converter, columns: Mapping[str, str]) -> list[str]:
@@ -277,7 +315,7 @@ def _check_columns(rows: Sequence[Any], columns: Mapping[str, str]) -> None:
         for column in columns_of(said):
             if column not in there:
                 raise UsageError(
-                    f"columns.{part}: no column `{safe(column, 80)}`: {_seen(rows)}",
+                    f"columns.{part}: no column `{visible(column, 80)}`: {_seen(rows)}",
                     hint=did_you_mean(column, there),
                 )
 
@@ -286,5 +324,5 @@ def _seen(rows: Sequence[Any]) -> str:
     there = list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
     if not there:
         return "the rows are not objects"
-    shown = ", ".join(f"`{safe(key, 40)}`" for key in there[:12])
+    shown = ", ".join(f"`{visible(key, 40)}`" for key in there[:12])
     return f"there are {shown}{' …' if len(there) > 12 else ''}"

@@ -14,8 +14,10 @@ r"""Anthropic messages: contents in blocks, the system prompt beside them.
 | `{"custom_id", "params": {"messages": …}}` (a batch request) | the conversation in `params` |
 | the same with `"result": {"type": "succeeded", "message"}` | with the answer at its end |
 | the same with a result that is not `succeeded`           | left out: `failed-request` |
+| the same with an answer stopped by its length            | left out: `answer-cut` |
+| tools of the server, such as `web_search_20250305` | not used, and counted as such |
 | an answer that the request began (prefill)               | one message |
-| documents, server tools, text after a call in one turn   | the row is rejected: `value` |
+| documents, calls of such tools, text after a call in one turn | the row is rejected: `value` |
 """
 
 from __future__ import annotations
@@ -23,7 +25,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from finetune.converters.calls import Calls, read_tools, tools_or_unset
+from finetune.converters.calls import (
+    Calls,
+    functions_of,
+    read_tools,
+    server_tools,
+    tools_or_unset,
+)
 from finetune.converters.content import Chunk, read_chunk, read_content, settle
 from finetune.converters.reading import (
     ROLES,
@@ -31,6 +39,7 @@ from finetune.converters.reading import (
     Detection,
     LeftOut,
     as_object,
+    check_end,
     decoded,
     objects_in,
     text_at,
@@ -116,13 +125,11 @@ def convert(value: Any, source: Detection) -> list[Record]:
         if result.get("type") != "succeeded":
             raise LeftOut("the request did not succeed", path="result.type", rule="failed-request")
         message = as_object(result.get("message"), "result.message")
+        check_end(message.get("stop_reason"), "result.message.stop_reason")
         add_answer(messages, message, calls, "result.message")
     name = source.column("tools")
-    return [
-        ChatRecord(
-            messages=messages, tools=tools_or_unset(read_tools(request.get(name), f"{path}{name}"))
-        )
-    ]
+    tools = read_tools(functions_of(request.get(name), f"{path}{name}"), f"{path}{name}")
+    return [ChatRecord(messages=messages, tools=tools_or_unset(tools))]
 
 
 def read_request(
@@ -245,8 +252,8 @@ def _read_answer(blocks: list[Any], calls: Calls, path: str) -> AssistantMessage
 
 def unused(row: dict[str, Any], source: Detection) -> Iterator[str]:
     """Yield the keys of messages and the blocks that are not used, once each."""
-    seen: set[str] = set()
-    key = source.column("messages")
+    key, name = source.column("messages"), source.column("tools")
+    seen = set(server_tools(_request(row).get(name), name))
     for message in decoded(_request(row)[key], key, "type"):
         seen.update(f"{key}[].{extra}" for extra in message.keys() - _USED)
         for block in message["content"] if isinstance(message["content"], list) else ():

@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 import string
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from finetune.records import Function, FunctionCall, Tool, ToolCall
 
 _ALPHABET = string.ascii_letters + string.digits
 _GOOD_ID = re.compile(r"[A-Za-z0-9]{9}")
+_DECLARATION = ("function", "parameters", "input_schema")
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
@@ -172,6 +174,32 @@ def _read_tool(value: Any, path: str) -> Tool:
             strict=tool.get("strict") is True,
         )
     )
+
+
+def functions_of(tools: Any, path: str) -> Any:
+    """Return declared tools without those that the server runs, which no record can hold.
+
+    Raises:
+        ConvertError: They are a text that is not JSON.
+    """
+    tools = decoded(tools, path, "tools-text")
+    if not isinstance(tools, list):
+        return tools
+    return [tool for tool in tools if not _of_server(tool)]
+
+
+def server_tools(tools: Any, path: str) -> Iterator[str]:
+    """Yield what `functions_of` leaves out, such as `tools[].web_search`."""
+    tools = decoded(tools, path, "tools-text")
+    kinds = map(_of_server, tools) if isinstance(tools, list) else ()
+    yield from sorted({f"{path}[].{kind}" for kind in kinds if kind})
+
+
+def _of_server(tool: Any) -> str | None:
+    """Return what kind of the server's tool it is, None where it is a function."""
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    declared = isinstance(kind, str) and tool.keys().isdisjoint(_DECLARATION)
+    return kind if declared and kind != "function" else None
 
 
 def tools_or_unset(tools: list[Tool]) -> Any:

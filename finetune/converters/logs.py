@@ -10,6 +10,7 @@ r"""Request logs: what was sent to a chat API and what it answered.
 | Anthropic: `{"request": {"system", "messages"}, "response": {"content": […]}}` | the same |
 | LiteLLM: `{"messages", "response", "proxy_server_request"}`, also as JSON texts | the same |
 | OpenRouter: `{"data": {"input", "output"}}`              | the same, `reasoning` as a chunk |
+| OpenAI's Responses: `{"request": {"input"}, "response": {"output": […]}}` | items: see there |
 | messages of either API in either kind of log             | read as what they are |
 | an error, a status that is none of success, a refused batch line | left out: `failed-request` |
 | an answer stopped by its length or a filter              | left out: `answer-cut` |
@@ -21,16 +22,23 @@ r"""Request logs: what was sent to a chat API and what it answered.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from finetune.converters import anthropic, openai
-from finetune.converters.calls import Calls, read_tools, tools_or_unset
+from finetune.converters import anthropic, openai, responses
+from finetune.converters.calls import (
+    Calls,
+    functions_of,
+    read_tools,
+    server_tools,
+    tools_or_unset,
+)
 from finetune.converters.reading import (
     ConvertError,
     Detection,
     LeftOut,
     as_object,
+    check_end,
     decoded,
 )
 from finetune.records import ChatRecord, Message, Record, Tool, UserMessage
@@ -40,8 +48,6 @@ FIELDS = ()
 _REQUESTS = ("request", "body", "input", "params", "proxy_server_request", "kwargs")
 _RESPONSES = ("response", "output", "completion", "result")
 _GOOD = {"success", "succeeded", "completed", "complete", "ok", "200", "201"}
-# Why an answer ended, where it did not end by itself (OpenAI, Anthropic).
-_CUT = {"length", "content_filter", "max_tokens", "model_context_window_exceeded", "error"}
 _CHUNKS = ("chat.completion.chunk", "message_start", "content_block_delta", "text_completion.chunk")
 
 
@@ -57,7 +63,7 @@ def _sign(row: Any) -> str | None:
     if not isinstance(row, dict):
         return None
     row = _opened(row)
-    if row.get("object") in _CHUNKS:
+    if row.get("object") in _CHUNKS or responses.is_event(row):
         return "chunks of a stream"
     choices = row.get("choices")
     if isinstance(choices, list) and any(isinstance(choice, dict) for choice in choices):
@@ -66,19 +72,25 @@ def _sign(row: Any) -> str | None:
         return "`custom_id`, as in a batch"
     for answer in ("response", "output"):
         for request in ("request", "messages", "input", "proxy_server_request"):
-            if answer in row and _is_request(row.get(request)):
+            if answer in row and _is_request(row.get(request), request):
                 return f"`{request}` and `{answer}`"
-    return None
+    return "an answer of the Responses API" if any(map(responses.is_answer, _parts(row))) else None
 
 
-def _is_request(value: Any) -> bool:
-    try:
-        value = decoded(value, "", "type")
-    except ConvertError:
-        return False
+def _parts(row: dict[str, Any]) -> Iterator[Any]:
+    """Yield where an answer of the Responses API may stand: the row, its parts, their bodies."""
+    yield row
+    for key in _RESPONSES:
+        part = _decoded(row.get(key))
+        yield part
+        yield _object(part).get("body")
+
+
+def _is_request(value: Any, key: str) -> bool:
+    value = _decoded(value)
     if isinstance(value, list):
         return any(isinstance(item, dict) and "role" in item for item in value)
-    keys = {"messages", "prompt", "body"}
+    keys = {"messages", "prompt", "body"} | ({"input"} if key != "input" else set())
     return isinstance(value, dict) and (not value or not keys.isdisjoint(value))
 
 
@@ -99,15 +111,32 @@ def convert(value: Any, source: Detection) -> list[Record]:
     _check_success(row)
     request, path = _request(row)
     answers, place = _answers(row)
+    if responses.is_answer(answers[0]):
+        request = responses.add_echo(request, answers[0])
     messages, calls, tools = _read_request(request, source, path)
     records: list[Record] = []
     for number, answer in enumerate(answers):
         whole, after = messages, calls
         if len(answers) > 1:  # each record has messages of its own: later steps change them
             whole, after = copy.deepcopy((messages, calls))
-        _add_answer(whole, answer, after, f"{place}[{number}]")
+        if responses.is_answer(answer):
+            responses.add_answer(whole, answer, after, place)
+        else:
+            _add_answer(whole, answer, after, f"{place}[{number}]")
         records.append(ChatRecord(messages=whole, tools=tools_or_unset(list(tools))))
     return records
+
+
+def unused(row: dict[str, Any], _source: Detection) -> Iterator[str]:
+    """Yield what is not used of the items of a row, once each."""
+    row = _opened(row)
+    request, _ = _request(row)
+    answers = [answer for answer in _answers(row)[0] if responses.is_answer(answer)]
+    parts = (request, *answers) if request["input"] else ()
+    tools = [
+        name for part in (request, *answers) for name in server_tools(part.get("tools"), "tools")
+    ]
+    yield from sorted({*tools, *(name for part in parts for name in responses.unused(part))})
 
 
 def _check_success(row: dict[str, Any]) -> None:
@@ -118,6 +147,8 @@ def _check_success(row: dict[str, Any]) -> None:
             if error and (not isinstance(error, dict) or any(error.values())):
                 raise LeftOut("an error was logged", path=key, rule="failed-request")
         for key in ("status", "status_code", "statusCode"):
+            if part.get(key) == "incomplete":
+                raise LeftOut("an answer that was cut off", path=key, rule="answer-cut")
             if part.get(key) is not None and str(part[key]).lower() not in _GOOD:
                 raise LeftOut("not a success", path=key, rule="failed-request")
     if response.get("type") == "error":
@@ -126,11 +157,16 @@ def _check_success(row: dict[str, Any]) -> None:
 
 def _object(value: Any) -> dict[str, Any]:
     """Return the object that a value or its JSON text is; an empty one where it is none."""
-    try:
-        found = decoded(value, "", "type")
-    except ConvertError:
-        return {}
+    found = _decoded(value)
     return found if isinstance(found, dict) else {}
+
+
+def _decoded(value: Any) -> Any:
+    """Return what a JSON text holds; anything else as it is."""
+    try:
+        return decoded(value, "", "type")
+    except ConvertError:
+        return value
 
 
 def _request(row: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -142,16 +178,33 @@ def _request(row: dict[str, Any]) -> tuple[dict[str, Any], str]:
         inner = _object(request.get("body"))
         if request or inner:
             found, path = {**found, **request, **inner}, path or f"{key}."
-    messages = decoded(row.get("messages"), "messages", "type")
+    messages = _decoded(row.get("messages"))
+    if isinstance(messages, str) and messages:
+        found["input"] = messages  # a text that LiteLLM sent to the Responses API
     if isinstance(messages, list) and messages:
         found, path = {**found, **row, "messages": messages}, ""
     elif isinstance(messages, dict):
         found |= messages
+    elif not found.get("messages") and _sent(row):
+        found, path = {**found, **row}, ""
     if "tools" not in found:
         found |= {"tools": _object(row.get("model_parameters")).get("tools")}
-    if not found.get("messages") and not found.get("prompt"):
-        raise ConvertError("no messages that were sent", path=path or None, rule="no-request")
-    return found, path
+    if sent := _sent(found):
+        return {**found, "messages": None, "input": sent}, path
+    stored = isinstance(found.get("prompt"), dict)  # a name of one: its text stands elsewhere
+    if not found.get("messages") and (stored or not found.get("prompt")):
+        fact = "no messages that were sent"
+        raise ConvertError(fact, path=path.removesuffix(".") or None, rule="no-request")
+    return {**found, "input": None}, path
+
+
+def _sent(request: Mapping[str, Any]) -> Any:
+    """Return what was sent to the Responses API, None where it was another one."""
+    messages = request.get("messages")
+    if messages:
+        return messages if responses.is_items(messages) else None
+    value = _decoded(request.get("input"))
+    return value if isinstance(value, str | list) and value else None
 
 
 def _answers(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
@@ -169,6 +222,8 @@ def _answers(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
         response = decoded(response, key, "type")
         if isinstance(response, list):
             _check_chunks(response, key)
+        if responses.is_items(response):
+            return [{**row, "output": response}], ""
         response = as_object(response, key)
         inner = response.get("body", response.get("message", response))
         if inner is not response:
@@ -179,7 +234,9 @@ def _answers(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
 
 def _check_chunks(values: list[Any], path: str) -> None:
     for value in values:
-        if isinstance(value, dict) and (value.get("object") or value.get("type")) in _CHUNKS:
+        if responses.is_event(value) or (
+            isinstance(value, dict) and (value.get("object") or value.get("type")) in _CHUNKS
+        ):
             raise ConvertError("the chunks of a stream", path=path, rule="streamed")
 
 
@@ -187,6 +244,8 @@ def _whole(response: dict[str, Any], path: str) -> list[dict[str, Any]]:
     _check_chunks([response], path)
     if "choices" in response:
         return _choices(response["choices"])
+    if responses.is_answer(response):
+        return [response]
     if isinstance(response.get("completion"), str):
         return [
             {
@@ -197,7 +256,7 @@ def _whole(response: dict[str, Any], path: str) -> list[dict[str, Any]]:
         ]
     if response.get("role") != "assistant":
         raise ConvertError("no answer in a known form", path=path, rule="no-answer")
-    _check_end(response.get("stop_reason"), path)
+    check_end(response.get("stop_reason"), path)
     return [response]
 
 
@@ -208,22 +267,21 @@ def _choices(values: Any) -> list[dict[str, Any]]:
         choice = as_object(item, path)
         if "delta" in choice and "message" not in choice:
             raise ConvertError("the chunks of a stream", path=path, rule="streamed")
-        _check_end(choice.get("finish_reason"), path)
+        check_end(choice.get("finish_reason"), path)
         answers.append(as_object(choice.get("message"), f"{path}.message"))
     if not answers:
         raise ConvertError("no choices", path="choices", rule="no-answer")
     return answers
 
 
-def _check_end(reason: Any, path: str) -> None:
-    if isinstance(reason, str) and reason in _CUT:
-        raise LeftOut("an answer that was cut off", path=path, rule="answer-cut")
-
-
 def _read_request(
     request: dict[str, Any], source: Detection, path: str
 ) -> tuple[list[Message], Calls, list[Tool]]:
-    tools = read_tools(request.get("tools") or request.get("functions"), f"{path}tools")
+    declared = functions_of(request.get("tools") or request.get("functions"), f"{path}tools")
+    tools = read_tools(declared, f"{path}tools")
+    if request.get("input"):
+        calls = Calls()
+        return responses.read_request(request, calls, path, source.roles), calls, tools
     if not request.get("messages"):
         prompt = request["prompt"]
         if isinstance(prompt, str):

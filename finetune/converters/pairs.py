@@ -3,7 +3,8 @@
 | row                                                     | record                                 |
 | ------------------------------------------------------- | -----------------------------------    |
 | `{"question": "Q", "answer": "A"}`                      | user `Q`, assistant `A`                |
-| `{"frage": "Q", "antwort": "A"}` with `columns:`        | user `Q`, assistant `A`                |
+| `{"Frage": "Q", "Antwort": "A"}`, also in FR ES IT PT NL PL | user `Q`, assistant `A`            |
+| `{"ticket": "Q", "reply": "A"}` with `columns:`         | user `Q`, assistant `A`                |
 | `columns: {user: "{subject}: {body}", …}`               | user: both, with the text between them |
 | … of which all are empty or null                        | the empty text                         |
 | a number or a boolean in a template | its JSON text; else the row is rejected |
@@ -44,6 +45,9 @@ _NAMES = (
     ("instruction", "response"),
     ("instruction", "answer"),
     ("input", "output"),
+    *(("frage", "antwort"), ("question", "réponse"), ("question", "reponse")),
+    *(("pregunta", "respuesta"), ("domanda", "risposta"), ("pergunta", "resposta")),
+    *(("vraag", "antwoord"), ("pytanie", "odpowiedź"), ("pytanie", "odpowiedz")),
 )
 _OTHERS = {"system": ("system", "system_prompt"), "context": ("context", "input")}
 

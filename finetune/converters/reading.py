@@ -76,7 +76,8 @@ class Detection(NamedTuple):
         return optional_text(row, column)
 
 
-_THRESHOLD = re.compile(r" >= -?\d+(\.\d+)?$")
+# What may stand behind a column's name: a rating's threshold, what parts its labels.
+_BEHIND = re.compile(r" (?:>= -?\d+(?:\.\d+)?|split by (?P<mark>\S+|\n))$")
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]|[^{}]+")
 
 
@@ -111,15 +112,27 @@ def columns_of(column: str) -> tuple[str, ...]:
     Raises:
         UsageError: The template has half a pair of braces, or names no column.
 
-    A threshold such as `stars >= 4`, which makes a rating of a number, names its column.
+    A threshold such as `stars >= 4`, which makes a rating of a number, names its column, and so
+    does `topics split by ;`, which makes labels of a text.
 
     Example:
         >>> columns_of("{subject}: {body}"), columns_of("body")
         (('subject', 'body'), ('body',))
     """
     if not _is_template(column):
-        return (_THRESHOLD.sub("", column),)
+        return (_BEHIND.sub("", column),)
     return tuple(dict.fromkeys(part.text for part in _parse(column) if part.is_column))
+
+
+def mark_of(column: str) -> str | None:
+    """Return what parts the labels of a column, None where it is not said.
+
+    Example:
+        >>> mark_of("topics split by ;"), mark_of("topics")
+        (';', None)
+    """
+    said = _BEHIND.search(column)
+    return said["mark"] if said else None
 
 
 def _is_template(column: str) -> bool:
@@ -299,13 +312,27 @@ def weight_of(value: Any, path: str) -> float:
     return float(value)
 
 
+# Why an answer ended, where it did not end by itself (OpenAI, Anthropic).
+_CUT = {"length", "content_filter", "max_tokens", "model_context_window_exceeded", "error"}
+
+
+def check_end(reason: Any, path: str) -> None:
+    """Leave an answer out that did not end by itself.
+
+    Raises:
+        LeftOut: It was cut off.
+    """
+    if isinstance(reason, str) and reason in _CUT:
+        raise LeftOut("an answer that was cut off", path=path, rule="answer-cut")
+
+
 def unknown_role(role: Any, path: str) -> ConvertError:
     """Return the error of a role that neither the format nor `roles` knows."""
     fact = (
         f"a text of {plural(len(role), 'character')}" if isinstance(role, str) else type_name(role)
     )
     return ConvertError(
-        f"not a known role, but {fact}; `roles` in the recipe can say what it is",
+        f"not a known role, but {fact}; `roles` (`--roles`) can say what it is",
         path=path,
         rule="role",
     )

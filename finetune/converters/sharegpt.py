@@ -23,7 +23,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from finetune.converters import glaive, toolace
+from finetune.converters import glaive, hermes, toolace
 from finetune.converters.calls import Calls, read_calls, read_tools, tools_or_unset
 from finetune.converters.reading import (
     ROLES,
@@ -54,7 +54,7 @@ _USED = frozenset(("from", "value", "weight"))
 
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
     """Return how `rows` are read, when they are ShareGPT's."""
-    if glaive.recognise(rows, columns) or toolace.recognise(rows, columns):
+    if any(other.recognise(rows, columns) for other in (glaive, toolace, hermes)):
         return None
     for key in [columns["conversations"]] if "conversations" in columns else _KEYS:
         if 2 * sum(_fits(row, key) for row in rows) >= len(rows):

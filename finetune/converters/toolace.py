@@ -17,7 +17,6 @@ r"""ToolACE: functions listed in the system prompt, calls written as Python's.
 from __future__ import annotations
 
 import ast
-import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ import msgspec
 
 from finetune.converters.calls import Calls, tools_or_unset
 from finetune.converters.functions import Names, read_functions
+from finetune.converters.literals import literal_of
 from finetune.converters.reading import (
     ROLES,
     ConvertError,
@@ -56,7 +56,6 @@ _PARTS = re.compile(
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[()\[\]{}'"]""",
     re.DOTALL,
 )
-_CONSTANTS = {"true": True, "false": False, "null": None}
 
 
 def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
@@ -192,7 +191,7 @@ def _parse_arguments(text: str, path: str) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # of escapes that Python does not have
             tree = ast.parse(f"f{text}", mode="eval").body
         if isinstance(tree, ast.Call) and not tree.args:
-            found = {_named(word): _literal(word.value) for word in tree.keywords}
+            found = {_named(word): literal_of(word.value) for word in tree.keywords}
             if len(found) == len(tree.keywords):
                 return found
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
@@ -204,33 +203,6 @@ def _named(word: ast.keyword) -> str:
     if word.arg is None:
         raise ValueError
     return word.arg
-
-
-def _literal(node: ast.expr) -> Any:
-    """Return the value of a literal; `true`, `false` and `null` are JSON's."""
-    match node:
-        case ast.Name(id=name) if name in _CONSTANTS:
-            return _CONSTANTS[name]
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [_literal(item) for item in items]
-        case ast.Dict(keys=keys, values=values) if all(keys):
-            return {
-                _text(_literal(key)): _literal(item)  # type: ignore[arg-type]
-                for key, item in zip(keys, values, strict=True)
-            }
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-            return -number
-        case ast.Constant(value=None | str() | int() as value):
-            return value
-        case ast.Constant(value=float() as value) if math.isfinite(value):
-            return value
-    raise ValueError
-
-
-def _text(key: Any) -> str:
-    if not isinstance(key, str):
-        raise TypeError
-    return key
 
 
 def _results(

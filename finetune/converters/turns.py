@@ -96,7 +96,9 @@ class Place(NamedTuple):
     order: tuple[int, Any]
 
 
-def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | None:
+def recognise(
+    rows: Sequence[Any], columns: Mapping[str, str], roles: Mapping[str, str] = {}
+) -> Detection | None:
     """Return how `rows` are read, when their columns and the roles in them leave no doubt."""
     if set(_NEEDED) <= columns.keys():
         return Detection("turns", "chat", dict(columns), "`columns` says what holds what")
@@ -110,9 +112,9 @@ def recognise(rows: Sequence[Any], columns: Mapping[str, str]) -> Detection | No
             found.setdefault(part, keys[0])
     if not set(_NEEDED) <= found.keys():
         return None
-    source = Detection("turns", "chat", found)
-    roles = [row.get(found["role"]) for row in objects]
-    if not all(isinstance(role, str) and role.strip().lower() in ROLES for role in roles):
+    source = Detection("turns", "chat", found, roles=roles)
+    said = [row.get(found["role"]) for row in objects]
+    if not all(isinstance(one, str) and _known_role(one, source) for one in said):
         return None
     shown = ", ".join(f"`{found[part]}`" for part in _NEEDED)
     return source._replace(reason=f"one message a row: columns {shown}")
@@ -172,10 +174,14 @@ def _order(text: str, column: str) -> tuple[int, Any]:
 
 def _role(row: dict[str, Any], source: Detection) -> str:
     said = source.optional_text(row, "role")
-    role = source.roles.get(said) or ROLES.get(said.strip().lower())
+    role = _known_role(said, source)
     if role is None:
         raise unknown_role(said, source.column("role"))
     return role
+
+
+def _known_role(said: str, source: Detection) -> str | None:
+    return source.roles.get(said) or ROLES.get(said.strip().lower())
 
 
 def convert(value: Any, source: Detection) -> list[Record]:

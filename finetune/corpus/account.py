@@ -59,6 +59,7 @@ class Account:
         self.contamination: dict[str, dict[str, int]] = {}
         self.steps: Counter[tuple[str, str]] = Counter()
         self.lost_rows = 0
+        self.left_out = 0
 
     def lose_row(self, finding: Finding, *, rows: int = 1, counts: bool = True) -> Loss:
         """Take note of a row that gave no record.
@@ -70,7 +71,10 @@ class Account:
         """
         self.rows["rejected"] += rows
         self.by_rule[finding.rule] += rows
-        self.lost_rows += rows if counts else 0
+        if counts:
+            self.lost_rows += rows
+        else:
+            self.left_out += rows
         return Loss(finding, "row")
 
     def lose(self, finding: Finding, step: str, kept: tuple[str, str, int] | None = None) -> Loss:
@@ -106,6 +110,7 @@ class Account:
             kept = self.fixed.setdefault(name, [])
             kept += places[: MAX_PLACES - len(kept)]
         self.lost_rows += other.lost_rows
+        self.left_out += other.left_out
 
     def close(self) -> None:
         """Check both equations.

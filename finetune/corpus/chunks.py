@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 
 _EMPTY_LINES = re.compile(r"\r?\n(?:[ \t]*\r?\n)+")
+_FENCE = re.compile(r"^[ \t]*(?P<mark>`{3,}|~{3,})(?P<info>[^\r\n]*)", re.MULTILINE)
 _FULL = 0.98  # a window that is as full as this is not made longer
 _AIM = 0.99  # how full the next guess means to be
 _TRIES = 6  # guesses by the length of a token; then the search halves
@@ -49,7 +50,7 @@ class Cutter:
         if not isinstance(record, TextRecord) or self._chunks.by == "document":
             return [record]
         if self._chunks.by == "paragraph":
-            pieces = [piece for piece in _EMPTY_LINES.split(record.text) if piece.strip()]
+            pieces = [piece for piece in cut_paragraphs(record.text) if piece.strip()]
         else:
             pieces = [record.text[start:end] for start, end in self._windows(record.text)]
         # A document without any text is left for the rules to judge.
@@ -71,6 +72,41 @@ def _load(model: str) -> Tokenizer:
     from finetune.tokens import load_tokenizer
 
     return load_tokenizer(model)
+
+
+def cut_paragraphs(text: str) -> Iterator[str]:
+    r"""Yield the pieces of a text between empty lines; those of a fenced code block part nothing.
+
+    Example:
+        >>> list(cut_paragraphs("Run it:\n\n```\na\n\nb\n```\n\nDone."))
+        ['Run it:', '```\na\n\nb\n```', 'Done.']
+    """
+    blocks = _find_code(text)
+    block = next(blocks, None)
+    start = 0
+    for gap in _EMPTY_LINES.finditer(text):
+        while block and block[1] <= gap.start():
+            block = next(blocks, None)
+        if not block or gap.start() < block[0]:
+            yield text[start : gap.start()]
+            start = gap.end()
+    yield text[start:]
+
+
+def _find_code(text: str) -> Iterator[Span]:
+    """Yield where fenced code blocks begin and end: at the end of the text where nothing closes."""
+    opened: re.Match[str] | None = None
+    for fence in _FENCE.finditer(text):
+        if opened is None:
+            # Backticks behind it make it code in a line; tildes below a line underline a title.
+            above = text[text.rfind("\n", 0, max(fence.start() - 1, 0)) + 1 : fence.start()]
+            if "`" not in fence["info"] and (fence["mark"][0] == "`" or not above.strip()):
+                opened = fence
+        elif fence["mark"].startswith(opened["mark"]) and not fence["info"].strip():
+            yield opened.start(), fence.end()
+            opened = None
+    if opened:
+        yield opened.start(), len(text)
 
 
 def cut_windows(

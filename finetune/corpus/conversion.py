@@ -129,10 +129,13 @@ class Conversion:
         if self.container == "a text" and not reading.format and reading.kind in (None, "text"):
             return Detection("text", "text", reason="the whole file is one document")
         try:
-            found = detect(
-                values, format=reading.format, kind=reading.kind, columns=reading.columns
+            return detect(
+                values,
+                format=reading.format,
+                kind=reading.kind,
+                columns=reading.columns,
+                roles=reading.roles,
             )
-            return found._replace(roles=reading.roles)
         except UsageError as error:
             raise UsageError(f"{self.name}: {error.message}", hint=error.hint) from None
 
@@ -141,7 +144,7 @@ class Conversion:
             return DataError("it holds no rows", file=self.name, rule="empty-file")
         first = sample[0].fault or Fault("json", "", "cannot be read")
         return DataError(
-            f"none of the first {len(sample):,} rows can be read; {first.message}",
+            f"none of the first rows ({len(sample):,}) can be read; {first.message}",
             file=self.name,
             line=sample[0].line,
             rule=first.rule,
@@ -250,6 +253,10 @@ class Across:
                 kept.append(made)
         return Outcome(account, kept, losses)
 
+    def finish(self) -> list[Fault]:
+        """Return what is odd about the labels of all records."""
+        return [fault for fault in self._labels.finish() if fault.rule in self._severities]
+
 
 class Converted(NamedTuple):
     """What `convert_files` tells.
@@ -258,11 +265,13 @@ class Converted(NamedTuple):
         account: What became of the rows and records.
         files: Name → how it was read.
         unread: How many files were empty or could not be read at all.
+        noted: What is odd about all records together.
     """
 
     account: Account
     files: dict[str, dict[str, Any]]
     unread: int = 0
+    noted: Sequence[Fault] = ()
 
 
 def convert_files(
@@ -313,7 +322,9 @@ def convert_files(
         fault = Fault(error.rule or "json", "", error.fact)
         reject(finding_at(str(error.file), error.line or 0, fault))
     account.close()
-    return Converted(account, facts, len(unread))
+    noted = across.finish()
+    account.warnings.update(fault.rule for fault in noted)
+    return Converted(account, facts, len(unread), noted)
 
 
 def _tasks(
@@ -337,6 +348,6 @@ def _tasks(
             if kind not in kinds:
                 raise UsageError(
                     f"the format `{to}` holds no {kind} records",
-                    hint=f"it holds {' and '.join(kinds)} records",
+                    hint=f"it holds records of the kinds {', '.join(kinds)}",
                 )
             yield from ((name, task) for task in conversion.tasks())

@@ -203,6 +203,7 @@ class _Preparation:
                 self._read(workers)
             self._stop_if_too_many()
             keep, warned = self._settle()
+            warned += [Warned(fault.rule, fault.message) for fault in self._across.finish()]
         files = {path.name: facts for path, facts in self._finish(keep)}
         if not any(files[name]["records"] for name in self._train):
             raise DataError("no record is left to train on")

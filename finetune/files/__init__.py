@@ -121,13 +121,18 @@ class AtomicFile:
 
     Args:
         path: The final name; its folder is made.
+
+    Raises:
+        UsageError: A folder has this name.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
         self._hash = hashlib.sha256()
-        self._is_file = not path.exists() or path.is_file() or path.is_dir()
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder", hint="name a file")
+        self._is_file = not path.exists() or path.is_file()
         beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         self._temporary = beside if self._is_file else path
 

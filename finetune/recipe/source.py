@@ -77,8 +77,10 @@ def read_value(text: str, place: str) -> Any:
 def _parse(text: str, place: str) -> Any:
     if _nesting(text) > MAX_BRACKETS:
         raise RecipeError(f"{place}: too large or too deep for a recipe")
+    yaml = YAML(typ="rt", pure=True)
+    yaml.composer.warn_double_anchors = False  # YAML 1.2 has them; a warning would quote the file
     try:
-        return YAML(typ="rt", pure=True).load(io.StringIO(text))
+        return yaml.load(io.StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""

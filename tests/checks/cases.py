@@ -288,6 +288,7 @@ CASES = {
 ELSEWHERE = {"crlf", "schema", "label-kind", "one-class", "one-rating", "mixed-inputs"} | {
     "rare-class",
     "near-labels",
+    "joined-labels",
     "unused-tool",
     "unequal-lengths",
     "training-size",

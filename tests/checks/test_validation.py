@@ -115,6 +115,23 @@ def test_classes_are_counted_over_the_file_and_never_named(write):
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["refund", "bill", "bill;refund", "bill; new"], "2 classes made of others"),
+        (["bill", "a|bill"], "1 class made of others"),
+        (["a, b", "a", "b"], "1 class made of others"),
+        (["a, b", "a"], None),
+        (["a;b", "c;d"], None),
+        (["a;", "a"], None),
+    ],
+)
+def test_several_classes_in_one_text_are_seen(write, names, message):
+    report = validate([write(*map(label, names))])
+    found = {finding.rule: finding.message for finding in report.findings}
+    assert found.get("joined-labels") == message
+
+
 def test_ratings_of_a_file_are_of_both_kinds(write):
     def rated(*labels):
         prompt, answer = [user()], [{"role": "assistant", "content": "Yes."}]
@@ -266,6 +283,9 @@ def test_the_command_says_what_is_wrong_and_exits_3(write):
         "1 error, 0 warnings; 1 of 2 records valid",
         "next: finetune explain last-message",
     ]
+    twice = {"messages": [user(), user(), assistant()]}
+    done = run(write(twice, twice, BAD))
+    assert done.stderr.splitlines()[-1] == "next: finetune explain last-message"  # the error first
     assert run(write(PLAIN)).returncode == 0
     missing = run("nothing.jsonl")
     assert (missing.returncode, missing.stderr) == (2, "error: nothing.jsonl: no such file\n")
@@ -326,3 +346,25 @@ def test_raw_input_is_converted_in_memory(tmp_path):
     turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
     shared.write_text(json.dumps({"conversations": turns}) + "\n")
     assert run(shared).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        (
+            {
+                "chosen": "\n\nHuman: Hi\n\nAssistant: Yes",
+                "rejected": "\n\nHuman: Hi\n\nAssistant: No",
+            },
+            0,
+        ),
+        ({"prompt": "Hi", "completion": "Yes", "label": True}, 0),
+        ({"text": "Hi", "labels": ["a", "b"]}, 0),
+        ({"prompt": [user()], "chosen": [assistant("Yes")]}, 3),  # a record that lacks something
+        ({"messages": [user(), {"role": "assistant", "content": None}]}, 3),
+    ],
+)
+def test_published_rows_are_raw_input_and_faulty_records_are_none(tmp_path, row, code):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert run(path).returncode == code

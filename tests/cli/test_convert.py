@@ -47,7 +47,7 @@ def test_convert_writes_every_valid_record_and_exits_3_for_the_others(run, tmp_p
     assert "b.csv:3: messages[1]: neither content nor tool calls  [empty-assistant]" in words
     assert "b.csv: CSV, pairs: columns `prompt` and `completion`" in words
     assert "`id` was not used (2 rows)" in words
-    assert "error: 2 rows of 4 rejected; 2 records written" in words
+    assert "error: 1 row of 4 and 1 record of 3 rejected; 2 records written" in words
     assert done.stdout == b""
 
 
@@ -108,6 +108,42 @@ def test_convert_tells_its_account_as_json(run, tmp_path):
     assert done.stderr == b""
 
 
+def test_convert_parts_the_labels_of_a_cell(run, tmp_path):
+    (tmp_path / "a.csv").write_text('body,topics,flag\nHi,"bill,refund",a\nHo,bill,b\n')
+    columns = "text=body,labels.topic=topics split by ,,labels.is-new=flag"
+    done = run("convert", "a.csv", "--columns", columns, "-o", "-")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["labels"] for line in done.stdout.splitlines()] == [
+        {"topic": ["bill", "refund"], "is-new": "a"},
+        {"topic": ["bill"], "is-new": "b"},
+    ]
+
+
+def test_joined_labels_are_told_wherever_data_are_looked_at(run, tmp_path):
+    rows = "".join(f"row {n},{'bill;refund' if n % 2 else 'bill'}\n" for n in range(8))
+    (tmp_path / "a.csv").write_text(f"text,label\n{rows}")
+    said = "1 class made of others  [joined-labels]"
+    done = run("convert", "a.csv", "-o", "out.jsonl", "--json")
+    assert json.loads(done.stdout)["warnings"] == {"joined-labels": 1}
+    assert f"warning: labels.*: {said}" in run("convert", "a.csv", "-o", "o").stderr.decode()
+    done = run("init", "a.csv", "-o", "a.yaml", "--json")
+    assert json.loads(done.stdout)["sources"][0]["noted"] == [said]
+    assert f"warning: {said}" in run("prepare", "a.yaml").stdout.decode()
+
+
+def test_no_name_of_the_data_moves_the_cursor_or_forges_a_line(run, tmp_path):
+    key = "\x1b[2J\nerror: forged"
+    talk = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps({**talk, key: 1}) + "\n")
+    (tmp_path / "b\nerror: forged.csv").write_text("question,answer\n1,\n")
+    words = run("convert", ".", "-o", "out.jsonl").stderr.decode()
+    assert "`\\u001b[2J\\nerror: forged` was not used" in words
+    assert "b\\nerror: forged.csv:2: messages[1]" in words
+    assert "\nerror: forged" not in words
+    run("init", "a.jsonl", "-o", "a.yaml")
+    assert "\\nerror: forged" in (tmp_path / "a.yaml").read_text()
+
+
 def test_convert_reads_stdin_and_writes_stdout(run):
     rows = json.dumps([SHAREGPT, SHAREGPT]).encode()
     done = run("convert", "-", "--from", "sharegpt", "-o", "-", stdin=rows)
@@ -123,7 +159,9 @@ def test_convert_reads_stdin_and_writes_stdout(run):
         (["a.pdf", "-o", "o"], 2, "error: a.pdf: unknown format: it looks like a PDF document"),
         (["a.csv", "-o", "o"], 2, "error: a.csv: unknown format: there are `x`, `y`"),
         (["a.csv", "-o", "a.csv"], 2, "error: a.csv: is input and output"),
+        (["a.csv", "-o", "."], 2, "error: .: is a folder"),
         (["a.csv", "--from", "csv", "-o", "o"], 2, "error: csv: unknown format"),
+        (["a.csv", "--kind", "chta", "-o", "o"], 2, "error: a.csv: chta: no such kind of record"),
         (["a.csv", "--columns", "user", "-o", "o"], 2, "error: --columns: is not a=b,c=d"),
         (
             ["a.csv", "--columns", "user=z,assistant=y", "-o", "o"],

@@ -183,6 +183,33 @@ def as_openai_log(talk: Conversation) -> dict:
     return {"request": request, "response": {"object": "chat.completion", "choices": [choice]}}
 
 
+def as_responses_log(talk: Conversation) -> dict:
+    items, output = [], []
+    for at, (question, calls, answer) in enumerate(talk.exchanges):
+        items += output
+        items.append({"role": "user", "content": [{"type": "input_text", "text": question}]})
+        ids = [f"call_{at}_{number}" for number in range(len(calls))]
+        items.append({"type": "reasoning", "summary": [], "encrypted_content": "gAAAA"})
+        items += [
+            {
+                "type": "function_call",
+                "call_id": name,
+                "name": call.name,
+                "arguments": json.dumps(call.arguments),
+            }
+            for name, call in zip(ids, calls, strict=True)
+        ]
+        items += [
+            {"type": "function_call_output", "call_id": name, "output": call.result}
+            for name, call in zip(ids, calls, strict=True)
+        ]
+        text = {"type": "output_text", "text": answer, "annotations": []}
+        output = [{"type": "message", "role": "assistant", "content": [text]}]
+    tools = [{"type": "function", **function(name)} for name in talk.names]
+    request = {"instructions": talk.system, "input": items, "tools": tools}
+    return {"request": request, "response": {"object": "response", "output": output}}
+
+
 def as_anthropic_log(talk: Conversation) -> dict:
     request = as_anthropic(talk)
     answer = {"type": "message", "stop_reason": "end_turn", **request["messages"].pop()}
@@ -240,6 +267,27 @@ def as_toolace(talk: Conversation) -> dict:
     return {"system": f"{talk.system or ''}{listed}", "conversations": turns}
 
 
+def as_hermes(talk: Conversation) -> dict:
+    listed = json.dumps([{"type": "function", "function": function(n)} for n in talk.names])
+    template = (
+        "You are a function calling AI model. Signatures are within <tools> </tools> tags.\n"
+        f"<tools>\n{listed}\n</tools>\nFor each call return <tool_call>\n{{}}\n</tool_call>\n"
+    )
+    system = f"{talk.system or ''}\n\n{template}" if talk.names else talk.system
+    turns = [{"from": "system", "value": system}] if system else []
+    for question, calls, answer in talk.exchanges:
+        turns.append({"from": "human", "value": question})
+        if calls:
+            made = [{"name": call.name, "arguments": call.arguments} for call in calls]
+            texts_ = [f"<tool_call>\n{json.dumps(one)}\n</tool_call>" for one in made[:1]]
+            texts_ += [f"<tool_call>{one!r}</tool_call>" for one in made[1:]]
+            results = [f"<tool_response>\n{call.result}\n</tool_response>" for call in calls]
+            turns.append({"from": "gpt", "value": "\n".join(texts_)})
+            turns.append({"from": "tool", "value": "\n".join(results)})
+        turns.append({"from": "gpt", "value": answer})
+    return {"conversations": turns}
+
+
 def as_alpaca(talk: Conversation) -> dict:
     *history, last = talk.exchanges
     return {
@@ -278,7 +326,11 @@ WRITERS = {
     "sharegpt": (as_sharegpt,),
     "openai": (as_openai, as_old_openai),
     "anthropic": (as_anthropic,),
-    "logs": (as_openai_log, as_anthropic_log, as_litellm_log, as_openrouter_log),
+    "logs": (
+        *(as_openai_log, as_responses_log),
+        *(as_anthropic_log, as_litellm_log, as_openrouter_log),
+    ),
+    "hermes": (as_hermes,),
     "glaive": (as_glaive,),
     "toolace": (as_toolace,),
     "alpaca": (as_alpaca,),

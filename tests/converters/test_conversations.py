@@ -68,7 +68,7 @@ def test_a_conversation_is_read_as_it_was_written(name, writer, data):
 def test_a_format_is_told_from_its_conversations(name, writer, data):
     talk = data.draw(talks(name, writer))
     row = writer(talk)
-    needs_calls = {"as_anthropic", "as_toolace", "as_old_openai"}
+    needs_calls = {"as_anthropic", "as_toolace", "as_old_openai", "as_hermes"}
     assume(talk.names or writer.__name__ not in needs_calls)
     assert detect([row]).format == name
 

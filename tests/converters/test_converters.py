@@ -66,6 +66,20 @@ def test_converter_has_cases_of_both_kinds_and_a_table(name):
     assert "| row " in (__import__(module, fromlist=["x"]).__doc__ or "")
 
 
+@pytest.mark.parametrize(
+    ("case", "names"),
+    [
+        ("logs/responses-with-calls", ["input[].reasoning", "tools[].web_search"]),
+        ("logs/openai-with-tools", []),
+        ("anthropic/tools-of-the-server", ["tools[].web_search_20250305"]),
+    ],
+)
+def test_what_is_not_used_inside_a_row_is_named(case, names):
+    row = load(CASES / case / "row.json")
+    source = detect([row])
+    assert list(CONVERTERS[source.format].unused(row, source)) == names
+
+
 def test_cases_belong_to_converters():
     assert {path.name for path in CASES.iterdir()} == set(CONVERTERS)
 

@@ -14,6 +14,7 @@ U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hell
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 OBJECT = {"id": "a1b2c3d4e", "type": "function", "function": {"name": "f", "arguments": {}}}
 ALPACA = {"instruction": "I", "input": "", "output": "O"}
+ITEM = {"type": "message", **A}
 HH = "\n\nHuman: Hi\n\nAssistant: Hello"
 TREE = {"message_id": "1", "text": "Hi", "role": "prompter", "replies": []}
 SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
@@ -25,6 +26,8 @@ SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", 
         ({"question": "Q", "answer": "A"}, "pairs", "chat"),
         ({" Prompt ": "Q", "COMPLETION": "A"}, "pairs", "chat"),
         ({"input": "Q", "output": "A"}, "pairs", "chat"),
+        ({"Ticket": 1, "Frage": "Q", "Antwort": "A"}, "pairs", "chat"),
+        ({"question": "Q", "réponse": "A"}, "pairs", "chat"),
         (ALPACA, "alpaca", "chat"),
         (SHAREGPT, "sharegpt", "chat"),
         ({"messages": [U, A]}, "laplateforme", "chat"),
@@ -60,6 +63,10 @@ SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", 
         ({"prompt": "P", "completion": "C", "label": False}, "rating", "rating"),
         ({"prompt": "P", "completion": "C", "label": "True"}, "rating", "rating"),
         ({"prompt": [U], "completion": [A], "label": 1}, "rating", "rating"),
+        ({"request": {"input": "Hi"}, "response": {"output": [A]}}, "logs", "chat"),
+        ({"input": "Hi", "output": [ITEM]}, "logs", "chat"),
+        ({"input": "Hi", "output": "Hello"}, "pairs", "chat"),
+        ({"type": "response.created", "response": {}}, "logs", "chat"),
         ({"text": "T", "label": "a"}, "classification", "classifier"),
         ({"text": "T", "label": True}, "classification", "classifier"),
         ({"text": "T", "labels": {"a": True}}, "classification", "classifier"),
@@ -226,6 +233,14 @@ def test_columns_say_what_holds_what():
     assert detect([{"dialog": [U, A]}], columns={"messages": "dialog"}).format == "openai"
 
 
+def test_table_of_messages_is_told_by_the_roles_that_were_said():
+    rows = [{"ticket_id": 1, "author": "agent", "body": "Hello"}]
+    with pytest.raises(UsageError, match="unknown format"):
+        detect(rows)
+    found = detect(rows, roles={"agent": "assistant"})
+    assert (found.format, found.roles) == ("turns", {"agent": "assistant"})
+
+
 def test_wrong_column_names_those_that_are_there():
     with pytest.raises(UsageError) as caught:
         detect([{"frage": "F", "antwort": "A"}], columns={"user": "fragen", "assistant": "antwort"})
@@ -238,6 +253,10 @@ def test_wrong_column_names_those_that_are_there():
     [
         ([{"a": 1, "b": 2}], {}, "unknown format: there are `a`, `b`"),
         ([1, 2], {}, "unknown format: the rows are not objects"),
+        ([{"a\n": 1, "\u202eb": 2}], {}, r"unknown format: there are `a\n`, `\u202eb`"),
+        ([{"a": 1}], {"columns": {"user": "a"}}, "columns: `pairs` needs `assistant` too"),
+        ([{"a": 1}], {"columns": {"usr": "a"}}, "columns: no format has the parts `usr`"),
+        ([{"a": 1}], {"columns": {"system": "a"}}, "unknown format: there are `a`"),
         ([SHAREGPT], {"format": "sharegtp"}, "sharegtp: unknown format"),
         ([{"a": 1}], {"format": "pairs"}, "no known columns of `pairs`: there are `a`"),
         (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.corpus.chunks import Cutter, cut_windows
+from finetune.corpus.chunks import Cutter, cut_paragraphs, cut_windows
 from finetune.recipe.tree import Chunks
 from finetune.records import ChatRecord, TextRecord
 from finetune.tokens import load_tokenizer
@@ -37,6 +37,38 @@ def test_windows_hold_as_many_tokens_as_they_may_and_join_to_the_text(version, t
     for (_, end), (start, _) in itertools.pairwise(spans):
         assert count(TEXT[start:end]) <= overlap
         assert overlap == 0 or start < end
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("a\n\n```py\nx\n\n\ny\n```\n\nb", ["a", "```py\nx\n\n\ny\n```", "b"]),
+        ("a\r\n\r\n~~~\r\nx\r\n\r\ny\r\n~~~\r\n\r\nb", 3),
+        ("````\n```\n\n```\n\n````\n\nb", 2),  # a longer fence holds shorter ones
+        ("```\n~~~\n\n```\n\nb", 2),
+        ("```\nx\n\n``` y\n\n```\n\nb", 2),  # an end has no more behind it
+        ("1. a\n\n   ```\n   x\n\n   y\n   ```\n\nb", 3),
+        ("```\nx\n\ny", 1),  # never closed: to the end, as in CommonMark
+        ("```x``` y\n\nb\n\nc", 3),  # code in a line
+        ("Title\n~~~~~\n\na\n\nNext\n~~~~\n\nb", 4),  # underlined titles
+        ("\n\na\n \t\nb\n\n", 2),
+        ("", 0),
+    ],
+)
+def test_paragraphs_never_part_a_block_of_code(text, pieces):
+    cutter = Cutter(Chunks(by="paragraph"), "v3")
+    made = [record.text for record in cutter.cut(TextRecord(text=text))]
+    if isinstance(pieces, int):
+        assert len(made) == max(pieces, 1)
+    else:
+        assert made == pieces
+
+
+@given(st.lists(st.sampled_from(["a", "", " ", "```", "~~~", "````", "``` x"]), max_size=30))
+def test_paragraphs_of_any_text_lose_nothing_but_empty_lines(lines):
+    text = "\n".join(lines)
+    pieces = list(cut_paragraphs(text))
+    assert "".join("".join(pieces).split()) == "".join(text.split())
 
 
 def check_spans(text, spans):

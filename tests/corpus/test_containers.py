@@ -179,6 +179,14 @@ def test_any_bytes_are_read_or_refused_with_a_reason(data, name):
             [(2, "second-list", "only the list `train` was read, and another one follows")],
         ),
         (b"a,b\n1,2\n3\n4,5\n", "a.csv", [(3, "ragged-row", "1 cell, the header has 2")]),
+        (
+            b"a,b\n3\n4,5,6\n1,2\n",
+            "a.csv",
+            [
+                (2, "ragged-row", "1 cell, the header has 2"),
+                (3, "ragged-row", "3 cells, the header has 2"),
+            ],
+        ),
         (b"a,b\n1,2\n\xff,3\n", "a.csv", [(3, "utf-8", "not UTF-8 at byte 1 of its cells")]),
         (
             b'a,b\n1,2\n"open,3\n4,5\n',

@@ -281,7 +281,7 @@ def test_too_many_rejected_rows_stop_it_before_anything_is_there(tmp_path):
     [
         ("b.jsonl", b"{}", {}, UsageError, "a.jsonl: no such file or folder"),
         ("a.jsonl", b"", {}, DataError, "a.jsonl: the file is empty"),
-        ("a.jsonl", b'{"x', {}, DataError, "a.jsonl:1: none of the first 1 rows can be read"),
+        ("a.jsonl", b'{"x', {}, DataError, "a.jsonl:1: none of the first rows (1) can be read"),
         ("a.jsonl", b'{"x":1}', {}, UsageError, "a.jsonl: unknown format: there are `x`"),
         ("a.jsonl", b'{"prompt":1}', {"format": "csv"}, UsageError, "csv: unknown format"),
         ("a.jsonl", b'{"x":1}', {"columns": {"user": "y"}}, UsageError, "no column `y`"),

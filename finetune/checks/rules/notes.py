@@ -230,6 +230,13 @@ NOTES: dict[str, Note] = {
     "near-labels": Note(
         "they are one class to people", _OWN, "Billing, billing", "billing, billing"
     ),
+    "joined-labels": Note(
+        "each of them is learned as a class of its own; `columns: {labels: topic split by ;}`"
+        " parts them",
+        _OWN,
+        "billing, billing;refund",
+        '["billing"], ["billing", "refund"]',
+    ),
     "unused-tool": Note(
         "it costs tokens in each record", _OWN, "find, buy declared", "find declared"
     ),

@@ -33,7 +33,6 @@ ROWS = (
     _row("answer-marks", "each of the ranked answers has a number"),
     _row("tied-answers", "of ranked answers, one is better than another"),
     _row("not-reviewed", "a message was not deleted, and its reviewers let it pass"),
-    _row("no-answer", "a tree of messages has an answer"),
     _row("tree-root", "a tree of messages has one first message, and each its own id"),
     _row("not-in-format", "the format to write has a place for all that a record holds"),
     _row("no-conversation", "a row of one message names the conversation it belongs to"),

@@ -42,6 +42,13 @@ WHOLE = (
         kinds=("classifier",),
     ),
     Rule(
+        "joined-labels",
+        "no class is several others in one text",
+        errors=(),
+        warnings=TARGETS,
+        kinds=("classifier",),
+    ),
+    Rule(
         "unused-tool",
         "a declared tool is called somewhere in the file",
         errors=(),

@@ -21,6 +21,7 @@ MAX_COLUMNS = 16_384  # as many as a spreadsheet has
 MAX_LINES = 100_000  # of one row
 
 _HEAD = 2**16  # bytes that are enough to tell the delimiter
+_FIRST = 10  # rows that are held against the header
 _SAMPLE = 100  # lines looked at to tell rows from the text of a cell
 _SEPARATOR = re.compile(rb"sep=([,;\t|^~])\r?\n")
 
@@ -28,19 +29,20 @@ _SEPARATOR = re.compile(rb"sep=([,;\t|^~])\r?\n")
 def find_delimiter(head: bytes) -> str | None:
     """Return the character that parts the cells of the first lines, else None.
 
-    It is the one that gives the most columns among those that give the second row as many cells.
+    It is the one that gives the most columns among those that give another of the first rows as
+    many cells: a row that has more or fewer is a fault of its own.
     """
     text = head[:_HEAD].decode("utf-8", "ignore")
     best, columns = None, 1
     for delimiter in DELIMITERS:
         try:
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            rows = [row for row in itertools.islice(reader, 3) if row]
+            rows = [row for row in itertools.islice(reader, _FIRST) if row]
         except csv.Error:
             continue
         header = len(rows[0]) if rows else 0
-        # The last row may be cut by the end of the head.
-        if header > columns and all(len(row) == header for row in rows[1:-1][:1]):
+        # An only row behind the header may be cut by the end of the head.
+        if header > columns and (len(rows) < 3 or header in map(len, rows[1:])):
             best, columns = delimiter, header
     return best
 

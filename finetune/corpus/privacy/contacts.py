@@ -36,12 +36,19 @@ def find_emails(text: str) -> Places:
             yield start, match.start(1) + len(domain)
 
 
+# What stands before four numbers with points that are no address, in the languages of `context`.
+_VERSIONS = (
+    *("version", "versión", "versione", "versão", "versie", "wersja", "wersji", "wersję"),
+    *("release", "build", "firmware", "section", "§"),
+)
+
+
 def find_ipv4(text: str) -> Places:
     """Yield IPv4 addresses that are somebody's; version numbers are left out."""
     for match in _IPV4.finditer(text):
         start = match.start()
-        word = text[max(0, start - 9) : start].lower()
-        if word.rstrip(" .:").endswith(("version", "release", "build", "section", "§")):
+        word = text[max(0, start - 12) : start].lower()
+        if word.rstrip(" .:").endswith(_VERSIONS):
             continue
         if re.search(r"[a-z]/\Z", word) and not word.endswith("//"):  # Chrome/120.0.0.0
             continue

@@ -14,8 +14,10 @@ _AFTER = 24
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _LONG = re.compile(r"\d{8,}")
 _MINE = re.compile(  # `mon numéro est le 06…`, but not `mon numéro de commande 06…`
-    r"(?i)\b(?:mon|notre|son|meine|unsere|my|mi|mio|mijn)[ \u00a0](?:n°|num[ée]ro|nummer|number)"
-    r"(?:[ \u00a0](?:est|ist|lautet|is|es|le|la|die|the|è|il)\b){0,2}[ \u00a0]?:?[ \u00a0]?\(?\Z"
+    r"(?i)\b(?:mon|notre|son|meine|unsere|my|mi|mio|mijn|meu|nosso)[ \u00a0]"
+    r"(?:n°|n[uú]m[ée]ro|nummer|number)"
+    r"(?:[ \u00a0](?:est|ist|lautet|is|es|le|la|die|the|è|il|é|o)\b){0,2}"
+    r"[ \u00a0]?:?[ \u00a0]?\(?\Z"
 )
 
 # Stems, in lower case; a word has the topic of the stem that it begins with.
@@ -27,19 +29,21 @@ _STEMS: dict[str, str] = {
         "série serie serial pedido ordin zamów encomend sku ean isbn gtin "
         "barcode transakt transact buchung réserv reserv booking livrais liefer expédi versand "
         "shipment parcel kundennummer kundennr aktenzeichen angebot quote "
-        "albarán bolla zending pakket bestelling faktur przesył paczk stück pièces "
+        "fatur rastrei artigo pacot lote remessa recibo albarán bolla "
+        "zending pakket bestelling faktur przesył paczk stück pièces "
         "montant betrag amount importe importo bedrag kwota total summe"
     ),
     "phone": (
         "tel tél telef télép phone mobil portable fax appel rappel appelez joindre joign contact "
         "rufen ruf anruf erreich handy festnetz durchwahl sms whatsapp call dial reach ring "
         "llam llám móvil celular chiam cellulare bel bellen zadzwo dzwo komórk"
-        " ligue telem gsm standard"
+        " ligue liga ligar telem telm tlm tlf contat chama cell gsm standard"
     ),
     "card": (
         "carte card cb karte kreditkart visa mastercard amex american maestro diners discover jcb "
         "tarjeta carta creditcard pay payé paie paiement zahl bezahl cvv cvc pan débit "
-        "debit crédit credit kredit"
+        "debit crédit credit kredit cartão cartões kaart karta karty kartą kartę pagu pagam pagat "
+        "betaa zapłac płatn"
     ),
     "siren": "siren siret rcs siège immatricul",
     "idnr": "steuer idnr identifikations tin steuerid",

@@ -16,6 +16,10 @@ _INTERNATIONAL = re.compile(
     rf"(?:\(?\+|\b00)(?<![\w+]\+)(?<!\w\(\+)(?<![.,]00)(?<!\d[ /\-]00)"
     rf"[ \u00a0]?[1-9](?:{_SEPARATOR}?\d){{6,16}}"
 )
+_BRACKETED = re.compile(
+    rf"\(([1-9]\d{{1,2}})\)(?<!\w\(\d\d\))(?<!\w\(\d\d\d\))[ \u00a0]?"
+    rf"[1-9](?:{_SEPARATOR}?\d){{7,12}}"
+)
 _TRUNK = re.compile(
     rf"(?:\(0[1-9]\d{{0,4}}\)[ \u00a0-]?\d|0[1-9])(?<![\w+]0\d)(?<!\d[.\-/,:]0\d)(?<!\w\(0\d)"
     rf"(?:{_SEPARATOR}?\d){{3,14}}"
@@ -86,6 +90,9 @@ def find_phones(text: str, start: int, end: int) -> Iterator[Phone]:
         position = phone.end if phone else match.start() + 2
         if phone:
             yield phone
+    for match in _BRACKETED.finditer(text, start, end):
+        if phone := _bracketed(text, match):
+            yield phone
     position = start
     while match := _TRUNK.search(text, position, end):
         phone = _trunk(text, match)
@@ -119,7 +126,7 @@ def _international(text: str, match: re.Match[str]) -> Phone | None:
     number = "".join(text[i] for i in places)
     country = next((number[:n] for n in (1, 2, 3) if number[:n] in _LENGTHS), number[:2])
     lengths = _LENGTHS.get(country, _OTHERS)
-    if skipped and (country not in _LENGTHS or not _is_dialled(text, match)):
+    if skipped and (country not in _LENGTHS or not _is_dialled(text, match.start(), match[0])):
         return None
     # Many keep the 0 of the national form: +49 0151 2345678.
     extra = int(number[len(country) :].startswith("0") and country != "39")
@@ -133,10 +140,26 @@ def _international(text: str, match: re.Match[str]) -> Phone | None:
     return None
 
 
-def _is_dialled(text: str, match: re.Match[str]) -> bool:
-    """Tell whether digits after 00 are dialled, and not those of an article."""
-    topic = topic_before(text, match.start())
-    spaced = any(separator in match[0] for separator in " \u00a0.-/(")
+def _bracketed(text: str, match: re.Match[str]) -> Phone | None:
+    """Return the number behind a country code in brackets, `(351) 912 345 678`."""
+    country, places = match[1], _digits(text, match.end(1), match.end())
+    if country not in _LENGTHS or not _is_dialled(
+        text, match.start(), text[places[0] : match.end()]
+    ):
+        return None
+    for size in reversed(_LENGTHS[country]):
+        if end := _cut(text, places, size):
+            digits = "".join(text[i] for i in places[:size])
+            return (
+                None if is_reserved(country, digits) else Phone(match.start(), end, country, digits)
+            )
+    return None
+
+
+def _is_dialled(text: str, start: int, written: str) -> bool:
+    """Tell whether digits after 00 or a country in brackets are dialled, not an article's."""
+    topic = topic_before(text, start)
+    spaced = any(separator in written for separator in " \u00a0.-/(")
     return topic == "phone" or (topic != "order" and (spaced or not lists_numbers(text)))
 
 

@@ -15,9 +15,11 @@ FOUND = {
               "06.12.34.56.78", "01 42 68 53 00 75001 Paris", "030/12 34 56-78", "(0151) 23456789",
               "0151 2345 6789", "Tel. 612 34 56 78", "Móvil: 612 345 678", "zadzwoń 512 345 678",
               "Chiama 347 123 4567", "06-12345678", "0470/12.34.56", "telemóvel 912 345 678",
-              "020 7123 4567", "+44 7911 123456", "+32 470 12 34 56", "+351 912 345 678"],
+              "020 7123 4567", "+44 7911 123456", "+32 470 12 34 56", "+351 912 345 678",
+              "(351) 912 345 678", "(351) 212345678", "Tlm. 912345678", "meu número é o 912 345 678",
+              "pode ligar 212 345 678", "(34) 612 345 678"],
     "ip": ["82.64.12.7:8080", "http://10.1.2.3/x", "[2a01:e0a:1:2::5]", "2A01:E0A:0:1:2:3:4:5"],
-    "card": ["carte 4111111111111111", "5105 1051 0510 5100", "Amex 3782-822463-10005"],
+    "card": ["carte 4111111111111111", "cartão 4111111111111111", "kaart: 4111111111111111", "5105 1051 0510 5100", "Amex 3782-822463-10005"],
     "iban": ["fr7630006000011234567890189", "DE89 3704 0044 0532 0130 00", "GB82 WEST 1234 5698 7654 32",
              "NL91ABNA0417164300", "MT84 MALT 0110 0001 2345 MTLC AST0 01S"],
     "nir": ["2 95 10 99 126 111 93", "253072A07300443"],
@@ -41,14 +43,17 @@ FOUND = {
 LEFT = [
     "jean@acme.invalid", "06 39 98 12 34", "+49 30 23125 123", "07700 900123", "192.0.2.7",
     "2001:db8::1:2", "FR76 3000 6000 0112 3456 7890 188", "4111 1111 1111 1112", "né le 3/4/1900",
-    "v1.2.3.4", "Chrome/120.0.6099.10", "version 10.2.1.3", "std::vector", "12:30:45", "::1",
+    "v1.2.3.4", "Chrome/120.0.6099.10", "version 10.2.1.3",
+    "versão 10.2.1.3", "Versione: 10.2.1.3", "versión 10.2.1.3", "firmware 10.2.1.3", "std::vector", "12:30:45", "::1",
     "01.02.2024 10:30", "2024-01-02 12:30:45", "commande 0612345678", "suivi 4539578763621486",
     "EAN 4006381333931", "123456782", "Bestellnummer 0151 2345 6789", "le 3/4/1985", "3,14159265358979",
     "@font-face{}", "a @ b.fr", "git@", "12 rue de la Paix", "password: [SECRET]", "1 000 000 000",
+    "encomenda (351) 912345678", "fatura 912345678", "(351) 005 123 456", "(12) 912345678", "f(351) 912345678",
+    "(351) 912 345 6789", "artigos (351) 912345678, 212345678",
 ]  # fmt: skip
 WORST = {
     "digits": "1", "spaced": "1 ", "nines": "123456782 ", "sixteens": "4111111111111112 ", "pairs": "06 39 98 12 34 ",
-    "phones": "+336 ", "zeros": "0151 ", "dots": "1.1.1.", "colons": "a1:", "ats": "a@", "mails": "a@b.c1 ",
+    "phones": "+336 ", "codes": "(351) 9", "zeros": "0151 ", "dots": "1.1.1.", "colons": "a1:", "ats": "a@", "mails": "a@b.c1 ",
     "locals": "a" * 64 + "@", "hyphens": "a-a.@", "ibans": "FR76 3000 ", "streets": "1 rue ", "weg": "Aweg 1 ",
     "born": "né le ", "keys": "sk-a1", "long key": "eyJ", "blocks": "-----BEGIN PRIVATE KEY-----", "urls": "://a:b1",
     "passwords": "password=", "letters": "aA1", "braces": '{"a1":', "quotes": '["\\', "postcodes": "12345 Aa ",
@@ -67,7 +72,7 @@ def test_what_belongs_to_nobody_is_left(text):
     assert find(f"Bonjour {text} merci") == []
 
 
-@pytest.mark.parametrize("language", ["fr", "de"])
+@pytest.mark.parametrize("language", ["fr", "de", "pt"])
 def test_recall_on_labelled_texts(language):
     figures, _ = recall(language, 400, find, seed=11)
     for kind, (found, whole) in figures.items():
@@ -75,7 +80,7 @@ def test_recall_on_labelled_texts(language):
         assert found / whole >= (0.99 if kind in ("email", "iban", "card") else 0.97), kind
 
 
-@pytest.mark.parametrize("language", ["fr", "de"])
+@pytest.mark.parametrize("language", ["fr", "de", "pt"])
 def test_order_numbers_are_left(language):
     texts = Texts(language, seed=12)
     assert sum(bool(find(texts.clean())) for _ in range(300)) <= 3

@@ -17,18 +17,22 @@ FIRST = {
     "Anne-Sophie Inès Noémie Rémi Sébastien Thaïs Léa Hugo Camille Maëlys Loïc Raphaël",
     "de": "Jürgen Käthe Björn Müzeyyen Anna Lukas Sören Günther Jörg Bärbel Karl-Heinz Hans-Peter "
     "Sabine Uwe Zoë Maximilian Friederike Änne Felix Ute Ömer Heike Jens",
+    "pt": "João Inês Conceição António Tomás Beatriz Gonçalo Mafalda Simão Luísa Vítor Anabela",
 }
 LAST = {
     "fr": "Dupont Lefèvre Garçon Bézier Hervé Dupré-Martin Lemaître Nguyễn Châtelain Desprès "
     "Benoist Fauré Poincaré Vasseur Girard Perrault Thévenot d'Alembert Étienne Lévêque",
     "de": "Müller Schäfer Größmann Strauß Weiß-Krüger Jäger Köhler Schröder Bäcker Lindemann "
     "Hoffmeister Öztürk Übelacker Naumann Schulze Friedrich Dürr Böhm Zöllner Kästner",
+    "pt": "Conceição Magalhães Simões Araújo Falcão Brandão Estêvão Guimarães Sequeira Azevedo",
 }
 WORDS = {
     "fr": "bonjour je vous écris car le produit reçu hier ne fonctionne pas comme prévu et "
     "j'aimerais une réponse rapide merci de votre aide cordialement",
     "de": "guten Tag ich schreibe Ihnen weil das Gerät von gestern nicht wie erwartet läuft und "
     "ich hätte gern eine schnelle Antwort vielen Dank für Ihre Hilfe mit freundlichen Grüßen",
+    "pt": "bom dia escrevo porque o produto que recebi ontem não funciona como esperado e gostaria "
+    "de uma resposta rápida muito obrigado pela ajuda com os melhores cumprimentos",
 }
 SENTENCES = {
     "fr": {
@@ -54,6 +58,15 @@ SENTENCES = {
         "idnr": "Meine Steuer-ID lautet {}.|IdNr. {}|Steueridentifikationsnummer: {}.",
         "ausweis": "Personalausweis {}.|Meine Ausweisnummer: {}|Ausweis-Nr. {}",
     },
+    "pt": {
+        "email": "Escreva para {}.|O meu endereço é {}!|E-mail: {}|<{}> respondeu|mail={};",
+        "phone": "Ligue-me para {}.|Telefone: {}|Tlm. {}|O meu número é o {}, de manhã.|Pode ligar "
+        "para o {} depois das 18 h.|Contacto: {}|Telemóvel {}",
+        "ip": "Ligação de {}.|IP: {}|O endereço {} está bloqueado.|[{}] erro 403",
+        "card": "Paguei com o cartão {}.|Visa: {}|Cartão {}, obrigado.",
+        "iban": "O meu IBAN é {}.|IBAN: {}|Transferência para {}|conta {}, em nome da mãe.",
+        "nif": "NIF {}.|O meu NIF: {}|Contribuinte n.º {}",
+    },
 }
 CLEAN = {
     "fr": "Ma commande {} n'est pas arrivée, le suivi {} ne bouge plus.|Facture {} du {} : {} €."
@@ -64,6 +77,10 @@ CLEAN = {
     "|Artikelnummern {}, {} und {} fehlen.|Das Paket {} (Los {}) wiegt 3,5 kg, Version 10.2.1.3?"
     "|Vorgang {}; Ticket {}; Artikel EAN {}.|Vertrag {} vom {}, Betrag {}.|Die Nummern {} und {} auf dem Zettel."
     "|Kunde {}, Seriennummer {}.|id={} code={}",
+    "pt": "A encomenda {} não chegou, o rastreio {} está parado.|Fatura {} de {}: {} €."
+    "|Referências {}, {} e {} esgotadas.|O pacote {} (lote {}) pesa 3,5 kg, versão 10.2.1.3?"
+    "|Processo {}; ticket {}; artigo EAN {}.|Contrato {} de {}, valor {}.|Os números {} e {} do papel."
+    "|Cliente {}, número de série {}.|id={} code={}",
 }
 
 
@@ -143,7 +160,7 @@ class Texts:
         return self.random.choice([email, email, email.upper(), email.title()])
 
     def phone(self):
-        return self._phone_fr() if self.language == "fr" else self._phone_de()
+        return getattr(self, f"_phone_{self.language}")()
 
     def _phone_fr(self):
         digits = self.pick("1 2 3 4 5 6 7 6 7 9") + self.number(8)
@@ -175,6 +192,13 @@ class Texts:
         if form == 4:
             return f"0049 {area} {written}"
         return f"0{area} {written}"
+
+    def _phone_pt(self):
+        digits = self.pick("91 92 93 96 21 22 253 289")
+        digits += self.number(9 - len(digits))
+        head = self.pick("||+351 |+351|00351 |(351) |(+351) ", "|")
+        sizes = self.random.choice([(3, 3, 3), (2, 3, 2, 2), (9,)])
+        return head + self.spaced(digits, sizes, (" ", " ", "\u00a0", "-"))
 
     def ip(self):
         r = self.random
@@ -252,6 +276,12 @@ class Texts:
             (" ", "", "\u00a0"),
         )
 
+    def nif(self):
+        body = self.pick("1 2 5") + self.number(7)
+        return self.spaced(
+            body + stdnum("pt.nif").calc_check_digit(body), (3, 3, 3), (" ", "", "\u00a0")
+        )
+
     def ausweis(self):
         body = self.pick("L M N P R T V W X Y") + "".join(
             self.random.choices("CFGHJKLMNPRTVWXYZ0123456789", k=8)
@@ -259,7 +289,7 @@ class Texts:
         return body + str(sum(int(c, 36) * (7, 3, 1)[i % 3] for i, c in enumerate(body)) % 10)
 
 
-NATIONAL = ("nir", "siren", "siret", "idnr", "ausweis")
+NATIONAL = ("nir", "siren", "siret", "idnr", "ausweis", "nif")
 KINDS = ("email", "iban", "card", "phone", "ip", "national")
 
 
