@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -36,6 +37,8 @@ from finetune.server.validation import Verdict
 from finetune.server.vllm import VARIABLE, Vllm
 from finetune.server.weights import Names, read_names
 from finetune.server.worker import Worker
+
+_LOG = logging.getLogger("uvicorn.error")
 
 
 class Settings(NamedTuple):
@@ -93,6 +96,7 @@ class Service:
         )
         self.inference = Inference(self.store.folder, self._is_shut)
         self.vllm = Vllm(os.environ.get(VARIABLE))
+        self._dry_run = threading.Lock()
         self.files.sweep()
         self.jobs.sweep()
 
@@ -100,8 +104,17 @@ class Service:
         """Return the bill of a job that is not made.
 
         Raises:
-            Refused: 422 or 404: the job could not be made, or its data can't be used.
+            Refused: 422 or 404: the job could not be made, or its data can't be used; 503: another
+                one is being made.
         """
+        if not self._dry_run.acquire(blocking=False):  # each is a process with data of its own
+            raise Refused(503, "Another dry run is under way.", headers={"Retry-After": "10"})
+        try:
+            return self._dry_run_alone(request, key)
+        finally:
+            self._dry_run.release()
+
+    def _dry_run_alone(self, request: JobRequest, key: Key) -> OldMetadata:
         job_id = str(uuid.uuid4())
         folder = self.jobs.folder(job_id)
         try:
@@ -158,12 +171,20 @@ class Service:
             await asyncio.to_thread(self.gate.flush)
 
     async def _keep_books(self) -> None:
+        told = False
         while True:
             await asyncio.sleep(1)
-            await asyncio.to_thread(self.gate.flush)
-            await asyncio.to_thread(self.files.expire)
-            if self._is_shut():
-                await self.inference.close()
+            try:
+                await asyncio.to_thread(self.gate.flush)
+                await asyncio.to_thread(self.files.expire)
+                if await asyncio.to_thread(self._is_shut):
+                    await self.inference.close()
+            except Exception as error:  # noqa: BLE001 (such as a full disk: the next second tries again)
+                if not told:
+                    _LOG.exception("the use of keys is not written: %s", type(error).__name__)
+                told = True
+            else:
+                told = False
 
 
 def create_app(service: Service) -> FastAPI:
@@ -241,4 +262,4 @@ def _methods(request: Request) -> list[str]:
         pattern = re.sub(r"\\{[^/]*\\}", "[^/]+", re.escape(template))
         if re.fullmatch(pattern, path):
             found |= {method.upper() for method in methods}
-    return sorted(found)
+    return sorted(found) or ["GET"]  # what is not described are pages

@@ -199,7 +199,7 @@ class Models:
         """Give a tuned model a name or a description.
 
         Raises:
-            Refused: 404: there is no such tuned model.
+            Refused: 403: it is a base; 404: there is no such tuned model.
         """
         self._require_own(model_id)
         with self._store.write() as database:
@@ -214,7 +214,7 @@ class Models:
         """Put a tuned model aside, or take it back.
 
         Raises:
-            Refused: 404: there is no such tuned model.
+            Refused: 403: it is a base; 404: there is no such tuned model.
         """
         self._require_own(model_id)
         with self._store.write() as database:
@@ -226,8 +226,6 @@ class Models:
         Raises:
             Refused: 403: it is a base; 404: there is no such model.
         """
-        if model_id in self._bases:
-            raise Refused(403, f"Model {model_id} is a base: only tuned models can be deleted.")
         model = self._require_own(model_id)
         with self._store.write() as database:
             database.execute(
@@ -239,6 +237,8 @@ class Models:
         return model
 
     def _require_own(self, model_id: str) -> Tuned:
+        if model_id in self._bases:
+            raise Refused(403, f"Model {model_id} is a base: only tuned models can be changed.")
         if model_id in self._aliases:
             raise Refused(403, f"Model {model_id} is set by `--alias`: change it there.")
         return self.find(model_id)

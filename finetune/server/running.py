@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 import signal
 import socket
@@ -86,7 +87,9 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024
         )
     except OSError as error:
-        fact = (error.strerror or type(error).__name__).lower()
+        # Where there is a number, its words are those of the system alone.
+        fact = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
+        fact = fact.lower()
         raise UsageError(f"{host}:{port}: {fact}", hint="`--port 0` takes a free port") from None
     # An answer's head and body are two writes: the second would wait 40 ms for the first's ACK.
     # asyncio sets this itself only on sockets that were made for TCP by number.

@@ -64,7 +64,12 @@ def test_a_file_of_one_user_is_nobody_elses(client, server):
     with server.client("another") as other:
         assert other.get(f"/v1/files/{mine}").status_code == 404
         assert mine not in [file["id"] for file in other.get("/v1/files").json()["data"]]
-        assert upload(other, "mine.jsonl", chats(2)) != mine
+        theirs = upload(other, "mine.jsonl", chats(2))
+        assert theirs != mine
+        own = upload(other, "mine.jsonl", chats(2), visibility="user")
+        assert own not in (mine, theirs)
+    assert upload(client, "mine.jsonl", chats(2), visibility="user") == mine
+    assert upload(client, "mine.jsonl", chats(2)) == theirs
 
 
 @pytest.mark.parametrize(
@@ -95,6 +100,7 @@ def test_what_is_no_json_lines_is_refused(client, name, content, fact):
             b'--x\r\nContent-Disposition: form-data; name="file"; fil',
         ),
         ("multipart/form-data; boundary=x", b"nothing of a form"),
+        (f"multipart/form-data; boundary={'x' * 300}", b""),
     ],
 )
 def test_what_is_no_form_is_refused(client, server, content_type, body):

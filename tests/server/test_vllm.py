@@ -203,6 +203,7 @@ def test_each_kind_of_question_is_put_as_vllm_takes_it(behind, vllm):
     [call] = called["message"]["tool_calls"]
     assert call["function"] == {"name": "find_order", "arguments": '{"express": true}'}
     assert tools["tool_choice"]["function"] == {"name": "find_order"}
+    assert tools["parallel_tool_calls"] is True
     assert shaped["response_format"]["json_schema"]["schema"] == schema
     assert (begun, prefixed["continue_final_message"]) == ("Well, it is said", True)
     assert (filled["message"]["content"], filled["finish_reason"]) == ("middle", "length")
