@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune.catalog import MODELS
+from finetune.catalog import MODELS, find_model
 from finetune.errors import UsageError
 
 _JOB_RESULTS = {
@@ -56,7 +56,8 @@ def _import_job(job: Mapping[str, Any], files: Mapping[str, str]) -> Imported:
     asked, notes = dict(job["hyperparameters"] or {}), []
     classifier = job.get("job_type") == "classifier"
     name = str(job["model"])
-    model = next((one.name for one in MODELS if one.platform == name), None)
+    own = find_model(name)  # as a server of one's own calls it
+    model = next((one.name for one in MODELS if one.platform == name), own and own.name)
     if model is None:
         notes.append(f"model: `{name}` is no name of the catalog: set `model` to its weights")
     training = {key: asked.pop(key) for key in sorted(_DEFAULT) if asked.get(key) is not None}
