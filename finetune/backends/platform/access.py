@@ -169,7 +169,7 @@ def find_key(address: Address, environment: Mapping[str, str]) -> Key:
         f"{safe(address.host)}: no key",
         exit_code=4,
         hint=f"set {VARIABLE}, or give `--api-key-file FILE` (`-` is standard input), or keep it in"
-        f" the keyring: `pip install keyring`, then `keyring set finetune {safe(address.host)}`",
+        f" the keyring (extra `keyring`): `keyring set finetune {safe(address.host)}`",
     )
 
 
