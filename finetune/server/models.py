@@ -224,9 +224,12 @@ class Models:
         """Delete a tuned model, its adapter and its checkpoints; return what it was.
 
         Raises:
-            Refused: 403: it is a base; 404: there is no such model.
+            Refused: 403: it is a base, or answers to an alias; 404: there is no such model.
         """
         model = self._require_own(model_id)
+        for alias, other in self._aliases.items():
+            if other.adapter == model.adapter:
+                raise Refused(403, f"Model {model_id} is what `--alias {alias}` means.")
         with self._store.write() as database:
             database.execute(
                 "UPDATE model SET deleted = ? WHERE id = ?", (int(time.time()), model_id)

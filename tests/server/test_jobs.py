@@ -285,6 +285,20 @@ def test_a_worker_that_stops_again_and_again_fails_its_job(serve):
     )
 
 
+def test_weights_that_an_alias_means_are_not_deleted(serve):
+    server = serve()
+    with server.client() as client:
+        job = make(client).json()["id"]
+        model = wait_for(client, job, "SUCCESS")["fine_tuned_model"]
+    server.stop()
+    again = serve("--alias", f"ft:old:name={server.folder / 'runs' / job}")
+    with again.client("operator") as client:
+        refused = client.delete(f"/v1/models/{model}")
+        assert (refused.status_code, "ft:old:name" in refused.text) == (403, True)
+        assert client.get("/v1/models/ft:old:name").status_code == 200
+    assert (server.folder / "runs" / job / "adapter").is_dir()
+
+
 def test_dry_runs_come_one_at_a_time(client):
     body = {
         "model": "small",

@@ -231,7 +231,10 @@ def test_what_goes_wrong_behind_is_told_apart(behind, vllm):
     assert "maximum context length" in said["refuse"].json()["detail"]
     assert "broke its answer off" in said["break"].json()["detail"]
     assert said["gone"].headers["Retry-After"] == "10"
-    assert '"message": "502"' in broken
+    *_, event, last = broken.strip().split("\n\n")
+    told = json.loads(event.removeprefix("data: "))
+    assert (told["object"], told["code"], last) == ("error", 502, "data: [DONE]")
+    assert told["message"] == told["error"]["message"] == said["break"].json()["detail"]
 
 
 @pytest.mark.parametrize(

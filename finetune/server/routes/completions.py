@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
+from finetune.files import to_json
 from finetune.server.completion import ask_chat, ask_fim, ask_labels, collect, shape
 from finetune.server.contract import (
     ChatAnswer,
@@ -137,7 +138,9 @@ async def _events(
             yield f"data: {part.model_dump_json(exclude_unset=True)}\n\n"
             part = await anext(parts, None)
     except Refused as error:  # too late for a status
-        yield f'data: {{"object": "error", "message": "{error.status}"}}\n\n'
+        told = {"message": error.body["detail"], "type": "interrupted", "code": error.status}
+        # Flat, and under `error` too, where the `openai` client looks for it.
+        yield f"data: {to_json({'object': 'error', **told, 'error': told}).decode()}\n\n"
     finally:
         if usage is not None:
             _count(service, key, usage)
