@@ -170,21 +170,6 @@ def test_a_call_is_streamed_whole(real_server):
     assert not any("tool_calls" in delta for delta in deltas[:-1])
 
 
-def test_several_calls_are_not_made_where_one_is_asked_for(real_server):
-    with real_server.client() as client:
-        counts = set()
-        for parallel in (True, False):
-            for seed in range(8):
-                asked = {"tool_choice": "any", "temperature": 1.5, "random_seed": seed}
-                answer = ask(
-                    client, tools=[TOOL], **asked, parallel_tool_calls=parallel, max_tokens=200
-                )
-                calls = answer.json()["choices"][0]["message"]["tool_calls"]
-                counts.add((parallel, len(calls or [])))
-    assert {count for parallel, count in counts if not parallel} == {1}
-    assert max(count for parallel, count in counts if parallel) > 1
-
-
 def test_who_leaves_gives_the_place_to_the_next(real_server):
     """Else the 33rd would be sent away until the answers that nobody waits for are written."""
     address = urlsplit(real_server.url)
