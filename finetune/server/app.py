@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import re
+import sqlite3
 import threading
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -219,6 +221,9 @@ def _build(life: Any) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _explain)
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(ClientDisconnect, _end)
+    app.add_exception_handler(OSError, _lack)
+    app.add_exception_handler(sqlite3.OperationalError, _lack)
+    app.add_exception_handler(Exception, _fail)
     return app
 
 
@@ -230,6 +235,20 @@ async def _refuse(_: Request, error: Exception) -> Response:
 async def _end(_: Request, _error: Exception) -> Response:
     """Let go of a client that left in the middle of its upload; nobody reads this."""
     return Response(status_code=400)
+
+
+async def _lack(_: Request, error: Exception) -> Response:
+    """Answer where the disk is full; whatever else the system refuses is a fault of the server."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = isinstance(error, OSError) and error.errno in codes
+    if not full and "disk is full" not in str(error):
+        raise error
+    return JSONResponse({"detail": "The server's disk is full."}, 507)
+
+
+async def _fail(_request: Request, _error: Exception) -> Response:
+    """Answer where the server is at fault; its log says what happened."""
+    return JSONResponse({"detail": "Internal Server Error"}, 500)
 
 
 async def _explain(_: Request, error: Exception) -> Response:

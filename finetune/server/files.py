@@ -196,9 +196,16 @@ class Files:
                 path.unlink()
 
     def _delete(self, file_id: str) -> None:
+        try:
+            self._forget(file_id)
+        except sqlite3.OperationalError:  # on a full disk its content makes the room for that
+            self.path(file_id).unlink(missing_ok=True)
+            self._forget(file_id)
+        self.path(file_id).unlink(missing_ok=True)
+
+    def _forget(self, file_id: str) -> None:
         with self._store.write() as database:
             database.execute("DELETE FROM file WHERE id = ?", (file_id,))
-        self.path(file_id).unlink(missing_ok=True)
 
     def sign(self, file_id: str, hours: int) -> str:
         """Return the query that lets anyone read a file for some hours."""

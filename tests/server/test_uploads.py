@@ -1,6 +1,8 @@
 """Files: kept by content, listed, signed, deleted; what is no JSON Lines is refused."""
 
 import hashlib
+import json
+import resource
 import socket
 from urllib.parse import urlsplit
 
@@ -109,6 +111,22 @@ def test_what_is_no_form_is_refused(client, server, content_type, body):
     assert reply.status_code == 422
     assert reply.json()["detail"][0]["loc"][0] == "body"
     assert not list((server.folder / "files").glob(".incoming*"))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(serve):
+    server = serve()
+    rows = chats(20_000)
+    with server.client() as client:
+        kept = upload(client, "kept.jsonl", chats(2))
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        reply = client.post("/v1/files", files={"file": ("large.jsonl", data)})
+        assert (reply.status_code, reply.json()) == (507, {"detail": "The server's disk is full."})
+        assert [path.name for path in (server.folder / "files").iterdir()] == [kept]
+
+        infinity = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, infinity)
+        assert upload(client, "large.jsonl", rows) != kept
 
 
 def test_an_upload_over_the_limit_is_refused_before_it_is_read(server):
