@@ -326,15 +326,16 @@ def _calls(answer: AssistantMessage) -> list[dict[str, Any]]:
     ]
 
 
-def _read(engine: Engine, questions: queue.Queue[Question | None], lines: Iterator[bytes]) -> None:
-    for line in lines:
-        question = msgspec.json.decode(line, type=Question)
-        if question.kind == "cancel":
-            engine.cancel(question.id)
-        else:
-            questions.put(question)
-    questions.put(None)
-    os._exit(0)  # the server is gone: nobody waits for an answer
+def _read(engine: Engine, questions: queue.Queue[Question], lines: Iterator[bytes]) -> None:
+    try:
+        for line in lines:
+            question = msgspec.json.decode(line, type=Question)
+            if question.kind == "cancel":
+                engine.cancel(question.id)
+            else:
+                questions.put(question)
+    finally:  # the server is gone, or can't be understood: it starts another process
+        os._exit(0)
 
 
 def main() -> None:
@@ -347,12 +348,12 @@ def main() -> None:
             out.write(to_json(line) + b"\n")
 
     engine = Engine(write)
-    questions: queue.Queue[Question | None] = queue.Queue()
+    questions: queue.Queue[Question] = queue.Queue()
     lines = iter(sys.stdin.buffer.readline, b"")
     threading.Thread(target=_read, args=(engine, questions, lines), daemon=True).start()
     write({"id": "", "ready": True})
-    while (question := questions.get()) is not None:
-        engine.answer(question)
+    while True:
+        engine.answer(questions.get())
 
 
 if __name__ == "__main__":

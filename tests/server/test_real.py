@@ -170,6 +170,27 @@ def test_a_call_is_streamed_whole(real_server):
     assert not any("tool_calls" in delta for delta in deltas[:-1])
 
 
+@pytest.mark.parametrize("sent", [b"", b"what is no question\n"])
+def test_an_inference_process_that_is_not_understood_ends(sent):
+    """Else those who ask would wait for ever; the server starts another one."""
+    read, write = os.pipe()
+    with open(read, "rb") as stdin, open(write, "wb") as line:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "finetune.server.inference"],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        line.write(sent)
+        if sent:
+            line.flush()
+        else:
+            line.close()
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
 def test_who_leaves_gives_the_place_to_the_next(real_server):
     """Else the 33rd would be sent away until the answers that nobody waits for are written."""
     address = urlsplit(real_server.url)
