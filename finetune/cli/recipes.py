@@ -82,9 +82,8 @@ def _import(
         for file in near.glob("*.json")
         for content in near.glob(f"{file.stem}-*")
     }
-    made = import_settings(values, files)
-    if not path.is_file() and host != HOST:  # where the job is, and not at Mistral's
-        made.settings["platform"]["host"] = host
+    elsewhere = None if path.is_file() or host == HOST else host
+    made = import_settings(values, files, elsewhere)
     header = [f"# Made from {path.name} by `finetune recipes import`."]
     header += [f"# {safe(note)}" for note in made.notes]
     body = to_json(made.settings, indent=True).decode()  # JSON is YAML

@@ -177,6 +177,7 @@ def test_a_job_becomes_a_recipe_for_the_service_that_has_it(submit, finetune, se
     settings = load_recipe(place / "back.yaml").settings
     assert settings["platform"]["host"] == service.url
     assert settings["model"] == "mistral-nemo"
+    assert f".jsonl --host {service.url}`" in done.stderr
 
     asked = len(service.requests)
     typo = finetune("recipes", "import", "no-such-job.json", *options, cwd=place)
