@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import ipaddress
 import re
+import shlex
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,11 @@ class Address(NamedTuple):
     host: str
     local: bool
     own: bool
+
+    @property
+    def option(self) -> str:
+        """What a command of `finetune platform` needs to go there."""
+        return "" if self.host == HOST else f" --host {shlex.quote(self.url)}"
 
 
 class Key:

@@ -186,7 +186,8 @@ class Submission:
         job = similar[0]
         return TrainingError(
             f"{fault.message}: job {safe(job.id)} on the same files is {safe(job.status)}",
-            hint=f"wait for it, or `finetune platform jobs cancel {safe(job.id)}`",
+            hint="wait for it, or `finetune platform jobs cancel"
+            f" {safe(job.id)}{self._client.address.option}`",
         )
 
     # Its way.
@@ -371,7 +372,7 @@ class Submission:
                 return card.id
         raise TrainingError(
             f"{self._client.address.host}: job {safe(job.id)} succeeded without naming its model",
-            hint="`finetune platform models list` shows the tuned ones",
+            hint=f"`finetune platform models list{self._client.address.option}` shows the tuned",
         )
 
     # The journal.

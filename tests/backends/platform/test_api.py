@@ -135,6 +135,14 @@ def test_a_service_is_waited_for_as_long_as_it_asks_within_bounds(header):
         assert clock.now == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [("api.mistral.ai", ""), ("http://127.0.0.1:8000", " --host http://127.0.0.1:8000/v1")],
+)
+def test_a_command_that_is_named_goes_to_the_same_service(text, option):
+    assert read_address(text).option == option
+
+
 def test_a_date_to_wait_until_counts_from_now():
     assert read_wait({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT"}, 20) == 40
     assert read_wait({"retry-after-ms": "1500"}, 0) == 1.5
