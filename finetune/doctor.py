@@ -183,7 +183,8 @@ def _check_key(machine: Machine) -> Check:
     key = machine.environment.get("MISTRAL_API_KEY")
     name = "MISTRAL_API_KEY"
     if not key:
-        return Check(name, "warning", "not set", "needed for `--backend platform` only")
+        fix = "needed for `--backend platform` only; the extra `keyring` keeps it elsewhere"
+        return Check(name, "warning", "not set", fix)
     if key != key.strip():
         return Check(name, "error", "has spaces or a line end around it", f"set {name} again")
     if not _KEY.fullmatch(key):

@@ -55,6 +55,16 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return _KEYS.sub("***", text)
 
 
+def money(amount: float, currency: str) -> str:
+    """Return a sum for people.
+
+    Example:
+        >>> money(8.2, "EUR"), money(0.00312, "EUR")
+        ('8.20 EUR', '0.0031 EUR')
+    """
+    return f"{amount:.2f} {currency}" if amount >= 0.01 else f"{amount:.2g} {currency}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the one of `known` that `word` was probably meant to be, else None.
 

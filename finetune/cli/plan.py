@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,8 @@ def command(
     for problem in plan.problems:
         console.show(f"problem      {problem}", style="red")
     chosen = f" --backend {backend}" if backend else ""
-    console.next(f"finetune run {recipe}{chosen}")
+    chosen += "".join(f" -s {shlex.quote(override)}" for override in overrides)
+    console.next(f"finetune run {shlex.quote(str(recipe))}{chosen}")
     if plan.problems:
         raise click.exceptions.Exit(3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finetune.catalog import HOST
-from finetune.cli.console import Console, output_options
+from finetune.cli.console import Console, describe, output_options
 from finetune.cli.options import key_option, read_key, yes_option
 from finetune.errors import ConfirmationNeeded
 from finetune.text import plural, safe, size
@@ -36,12 +37,27 @@ def remote(command: Callable[..., None]) -> Callable[..., None]:
         from finetune.backends.platform.access import read_address
 
         address = read_address(host, place="--host")
+        if host != HOST:
+            console = _Elsewhere(console, host)
         with open_client(address, read_key(key_file)) as client:
             command(*arguments, client=client, console=console, **options)
             for notice in client.notices:
                 console.say(f"notice: {notice}", style="yellow")
 
     return with_client
+
+
+class _Elsewhere(Console):
+    """A console whose next command goes to the same service, as its key is for no other."""
+
+    def __init__(self, console: Console, host: str) -> None:
+        super().__init__(json=console.json, quiet=console.quiet)
+        self._host = shlex.quote(host)
+
+    def next(self, command: str) -> None:
+        option = "--host " if command.startswith("finetune platform") else "-s platform.host="
+        about = command.startswith("finetune platform") or "RECIPE" in command
+        super().next(f"{command} {option}{self._host}" if about else command)
 
 
 @click.group("platform")
@@ -175,7 +191,13 @@ def show_file(file: str, *, client: Client, console: Console) -> None:
 
 @files.command("download")
 @click.argument("file")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The file to write.",
+)
 @remote
 def download_file(file: str, *, output: Path, client: Client, console: Console) -> None:
     """Download a file."""
@@ -300,6 +322,8 @@ def _show_facts(console: Console, one: Remote) -> None:
 
 
 def _show_job(console: Console, job: Job) -> None:
+    from finetune.backends.platform.replies import read_checkpoint
+
     console.emit(job.raw)
     console.name(safe(job.id))
     for name in ("id", "status", "model", "suffix", "fine_tuned_model", "trained_tokens"):
@@ -311,9 +335,13 @@ def _show_job(console: Console, job: Job) -> None:
     for key, value in (job.hyperparameters or {}).items():
         console.show(f"  {safe(key, 40):<16} {safe(str(value), 80)}")
     for event in job.events or []:
-        console.show(f"{_time(event.get('created_at')):<16} {safe(str(event.get('data')), 200)}")
-    for checkpoint in job.checkpoints or []:
-        console.show(f"step {checkpoint.get('step_number')}: {safe(str(checkpoint['metrics']))}")
+        data = event.get("data")
+        told = data.values() if isinstance(data, dict) else [data]
+        words = ": ".join(str(one) for one in told if isinstance(one, str | int))
+        console.show(f"{_time(event.get('created_at')):<16} {safe(words, 300)}")
+    for line in map(read_checkpoint, job.checkpoints or []):
+        facts = [describe(name, value) for name, value in line.items() if name != "step"]
+        console.show(f"step {line.get('step', '?')}: {', '.join(facts)}")
 
 
 def _describe_job(job: Job) -> str:
@@ -338,4 +366,7 @@ def _describe_card(card: Card) -> str:
 def _time(seconds: object) -> str:
     if not isinstance(seconds, int | float):
         return "–"
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M")
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):  # a time that no calendar has
+        return "–"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from finetune.errors import UsageError
 from finetune.files import slug, to_json, write_atomic
 from finetune.shipped import shipped_folder
 from finetune.text import did_you_mean, safe
+
+_JOB = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 
 
 @click.command("recipes")
@@ -64,6 +67,10 @@ def _import(
     if name is None:
         raise UsageError("import: name a job or a file")
     path = Path(name)
+    if not path.is_file() and not _JOB.fullmatch(name):
+        raise UsageError(
+            f"{name}: no such file, and no job's id", hint="`finetune platform jobs list` lists ids"
+        )
     values = read_document(path).values if path.is_file() else _fetch(name, host, key_file)
     target = output or Path(f"{slug(path.stem)}.yaml")
     if target.exists():
@@ -75,7 +82,8 @@ def _import(
         for file in near.glob("*.json")
         for content in near.glob(f"{file.stem}-*")
     }
-    made = import_settings(values, files)
+    elsewhere = None if path.is_file() or host == HOST else host
+    made = import_settings(values, files, elsewhere)
     header = [f"# Made from {path.name} by `finetune recipes import`."]
     header += [f"# {safe(note)}" for note in made.notes]
     body = to_json(made.settings, indent=True).decode()  # JSON is YAML

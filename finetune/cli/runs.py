@@ -8,7 +8,7 @@ import click
 
 from finetune.cli.console import Console, output_options
 from finetune.cli.options import RUNS
-from finetune.text import safe
+from finetune.text import money, safe
 
 
 @click.command("runs")
@@ -29,12 +29,12 @@ def command(console: Console) -> None:
         spent = state.get("spent") or {}
         price = ""
         if spent.get("amount"):
-            price = f"{spent['amount']:.2f} {spent['currency']}"
+            price = money(spent["amount"], spent["currency"])
             total[spent["currency"]] += spent["amount"]
         row = (run.folder.name, f"{state['state']:<11}", state["model"], state["method"])
         console.show("  ".join(filter(None, (*row, price, measure))))
     if total:
-        sums = ", ".join(f"{amount:.2f} {currency}" for currency, amount in total.items())
+        sums = ", ".join(money(amount, currency) for currency, amount in total.items())
         console.show(f"spent on the platform: {safe(sums)}")
     if not runs:
         console.say("no runs here")

@@ -7,7 +7,7 @@ import click
 from finetune.cli.console import Console, output_options
 from finetune.cli.options import RUNS
 from finetune.cli.run import show_measures
-from finetune.text import sparkline
+from finetune.text import money, safe, sparkline
 
 
 @click.command("show")
@@ -24,6 +24,12 @@ def command(run: str, console: Console) -> None:
     for key in ("state", "error", "model", "method", "backend", "created", "updated", "identity"):
         if state.get(key) is not None:
             console.show(f"{key:<9} {state[key]}")
+    for name, key in (("job", "job"), ("host", "host"), ("tuned", "tuned_model")):
+        if state.get(key):
+            console.show(f"{name:<9} {safe(state[key])}")
+    spent = state.get("spent") or {}
+    if spent.get("amount") is not None:
+        console.show(f"{'spent':<9} {safe(money(spent['amount'], spent['currency']))}")
     console.show(f"{'dataset':<9} {found.dataset}")
     metrics = [line for line in found.metrics() if "loss" in line]
     if metrics:

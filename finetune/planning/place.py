@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from finetune.catalog import (
 from finetune.errors import RecipeError, UsageError
 from finetune.recipe import Recipe
 from finetune.tokens import embedded
+
+_HUB_ID = re.compile(r"(?!.*(\.\.|--))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 
 
 class Place(msgspec.Struct):
@@ -52,7 +55,7 @@ def find_place(ref: str) -> Place:
     """
     model = find_model(ref)
     path = Path(ref).expanduser()
-    if model is None and not path.is_dir() and ("/" not in ref or path.is_absolute()):
+    if model is None and not path.is_dir() and not _HUB_ID.fullmatch(ref):
         raise UsageError(
             f"{ref}: no such folder, catalog name or hub id",
             hint=suggest_model(ref) or "`finetune models` lists the catalog",

@@ -131,14 +131,23 @@ _TEXTS = {
 }
 
 
-def explain_faults(error: ValidationError, document: Document, path: Path) -> RecipeError:
-    """Return one error that names every fault of a recipe."""
+def explain_faults(
+    error: ValidationError, document: Document, path: Path, tree: type[BaseModel] = Recipe
+) -> RecipeError:
+    """Return one error that names every fault of a recipe, or of another file with its sections.
+
+    Args:
+        error: What pydantic found.
+        document: The file as written.
+        path: Where it lies.
+        tree: What it was held against.
+    """
     lines: list[str] = []
     hints: list[str | None] = []
     seen: set[tuple[Key, str]] = set()
     for fault in error.errors(include_input=False, include_url=False):
-        key = _strip(fault["loc"], document.values)
-        text, hint = _describe(fault["type"], fault.get("ctx", {}), key)
+        key = _strip(fault["loc"], document.values, tree)
+        text, hint = _describe(fault["type"], fault.get("ctx", {}), key, tree)
         if (key, text) in seen or _other_branch(fault["type"], key, document.values):
             continue
         seen.add((key, text))
@@ -150,7 +159,9 @@ def explain_faults(error: ValidationError, document: Document, path: Path) -> Re
     return RecipeError("\n       ".join(told), hint="`finetune explain KEY` describes a field")
 
 
-def _describe(kind: str, context: dict[str, Any], key: Key) -> tuple[str, str | None]:
+def _describe(
+    kind: str, context: dict[str, Any], key: Key, tree: type[BaseModel]
+) -> tuple[str, str | None]:
     name = str(key[-1])
     if kind != "extra_forbidden":
         return _TEXTS.get(kind, "has a value that does not fit").format(**context), None
@@ -158,10 +169,10 @@ def _describe(kind: str, context: dict[str, Any], key: Key) -> tuple[str, str | 
         return "is refused", f"`{name}`: {_REFUSED[name]}"
     if name in FOREIGN and FOREIGN[name] != ".".join(map(str, key)):
         return "unknown field", f"here it is `{FOREIGN[name]}`"
-    siblings = list(_fields(key[:-1]))
+    siblings = list(_fields(key[:-1], tree))
     if match := nearest(name, siblings):
         return "unknown field", f"did you mean `{match}`?"
-    elsewhere = [field for field in known_keys() if field.rsplit(".", 1)[-1] == name]
+    elsewhere = [field for field in known_keys(tree) if field.rsplit(".", 1)[-1] == name]
     if elsewhere:
         return "unknown field", f"`{name}` belongs in `{elsewhere[0]}`"
     return "unknown field", f"known here: {', '.join(siblings)}" if siblings else None
@@ -191,8 +202,8 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _fields(key: Key) -> dict[str, Any]:
-    model: type[BaseModel] | None = Recipe
+def _fields(key: Key, tree: type[BaseModel]) -> dict[str, Any]:
+    model: type[BaseModel] | None = tree
     for part in key:
         if isinstance(part, str) and model is not None:
             field = model.model_fields.get(part)
@@ -200,7 +211,7 @@ def _fields(key: Key) -> dict[str, Any]:
     return model.model_fields if model else {}
 
 
-def _strip(location: tuple[int | str, ...], values: Any) -> Key:
+def _strip(location: tuple[int | str, ...], values: Any, tree: type[BaseModel]) -> Key:
     """Drop the union's tags from an error's path: they do not stand in the user's file."""
     key: list[int | str] = []
     for index, part in enumerate(location):
@@ -209,7 +220,7 @@ def _strip(location: tuple[int | str, ...], values: Any) -> Key:
         if inside:
             key.append(part)
             values = values[part]
-        elif index == len(location) - 1 and (part in _fields(tuple(key)) or not key):
+        elif index == len(location) - 1 and (part in _fields(tuple(key), tree) or not key):
             key.append(part)
     return tuple(key) or tuple(location[:1])
 

@@ -7,10 +7,11 @@ What has no equal here is named, never dropped in silence. Sources: the publishe
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune.catalog import MODELS
+from finetune.catalog import MODELS, find_model
 from finetune.errors import UsageError
 
 _JOB_RESULTS = {
@@ -32,18 +33,21 @@ class Imported(NamedTuple):
     notes: list[str]
 
 
-def import_settings(values: Mapping[str, Any], files: Mapping[str, str]) -> Imported:
+def import_settings(
+    values: Mapping[str, Any], files: Mapping[str, str], host: str | None = None
+) -> Imported:
     """Return the recipe that a job's body or a config of mistral-finetune amounts to.
 
     Args:
         values: The document.
         files: Paths of files of the platform that are here, by their ids.
+        host: The service that has the job, where it is not Mistral's.
 
     Raises:
         UsageError: It is neither.
     """
     if "hyperparameters" in values and "model" in values:
-        return _import_job(values, files)
+        return _import_job(values, files, host)
     if "model_id_or_path" in values and isinstance(values.get("data"), Mapping):
         return _import_config(values)
     raise UsageError(
@@ -52,11 +56,12 @@ def import_settings(values: Mapping[str, Any], files: Mapping[str, str]) -> Impo
     )
 
 
-def _import_job(job: Mapping[str, Any], files: Mapping[str, str]) -> Imported:
+def _import_job(job: Mapping[str, Any], files: Mapping[str, str], host: str | None) -> Imported:
     asked, notes = dict(job["hyperparameters"] or {}), []
     classifier = job.get("job_type") == "classifier"
     name = str(job["model"])
-    model = next((one.name for one in MODELS if one.platform == name), None)
+    own = find_model(name)  # as a server of one's own calls it
+    model = next((one.name for one in MODELS if one.platform == name), own and own.name)
     if model is None:
         notes.append(f"model: `{name}` is no name of the catalog: set `model` to its weights")
     training = {key: asked.pop(key) for key in sorted(_DEFAULT) if asked.get(key) is not None}
@@ -73,8 +78,8 @@ def _import_job(job: Mapping[str, Any], files: Mapping[str, str]) -> Imported:
     if job.get("classifier_targets"):
         training["classifier_targets"] = job["classifier_targets"]
     notes += [f"hyperparameters.{key}: {value}: no equal" for key, value in asked.items() if value]
-    train = [_find(one, files, notes) for one in job.get("training_files") or []]
-    validation = [_find(one, files, notes) for one in job.get("validation_files") or []]
+    train = [_find(one, files, host, notes) for one in job.get("training_files") or []]
+    validation = [_find(one, files, host, notes) for one in job.get("validation_files") or []]
     if len(train) > 1 and not any("weight" in one for one in train):
         notes.append("training_files: a job does not tell the weights of its files")
     suffix = re.sub(r"-[0-9a-f]{6}$", "", str(job.get("suffix") or ""))[:11]
@@ -86,6 +91,7 @@ def _import_job(job: Mapping[str, Any], files: Mapping[str, str]) -> Imported:
         if job.get(key):
             notes.append(f"{key}: write them under `platform.{key}`")
     platform = {"model": name} | ({"suffix": suffix} if suffix else {})
+    platform |= {"host": host} if host else {}
     share = job.get("invalid_sample_skip_percentage")
     return Imported(
         {
@@ -103,13 +109,17 @@ def _import_job(job: Mapping[str, Any], files: Mapping[str, str]) -> Imported:
     )
 
 
-def _find(file: Any, files: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
+def _find(
+    file: Any, files: Mapping[str, str], host: str | None, notes: list[str]
+) -> dict[str, Any]:
     """Return the source that a file of a job is."""
     entry = file if isinstance(file, Mapping) else {"file_id": file}
     identifier = str(entry.get("file_id"))
     source: dict[str, Any] = {"path": files.get(identifier, f"{identifier}.jsonl")}
     if identifier not in files:
-        notes.append(f"`finetune platform files download {identifier} -o {identifier}.jsonl`")
+        where = f" --host {shlex.quote(host)}" if host else ""
+        command = f"finetune platform files download {identifier} -o {identifier}.jsonl{where}"
+        notes.append(f"`{command}`")
     return source | ({"weight": entry["weight"]} if "weight" in entry else {})
 
 

@@ -60,7 +60,7 @@ def read_document(path: Path) -> Document:
     if value is None:
         raise RecipeError(f"{path}: is empty", hint="`finetune init DATA` writes a recipe")
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{path}: a recipe is a mapping, this is {_name(value)}")
+        raise RecipeError(f"{path}: must be a mapping, this is {_name(value)}")
     return Document(*_plain(value, path.name))
 
 

@@ -103,10 +103,13 @@ class Inference:
         self._reader = asyncio.create_task(self._read(self._process))
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        while process.stdout is not None and (line := await process.stdout.readline()):
-            value = msgspec.json.decode(line)
-            if value["id"] in self._waiting:
-                self._waiting[value["id"]].put_nowait(value)
+        try:
+            while process.stdout is not None and (line := await process.stdout.readline()):
+                value = msgspec.json.decode(line)
+                if value["id"] in self._waiting:
+                    self._waiting[value["id"]].put_nowait(value)
+        except (ValueError, msgspec.MsgspecError):  # nobody would read what comes behind
+            process.kill()
         await process.wait()
         gone = {"refused": {"status": 503, "detail": "The model's process ended."}}
         for lines in self._waiting.values():

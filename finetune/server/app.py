@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import re
+import sqlite3
 import threading
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -36,6 +39,8 @@ from finetune.server.validation import Verdict
 from finetune.server.vllm import VARIABLE, Vllm
 from finetune.server.weights import Names, read_names
 from finetune.server.worker import Worker
+
+_LOG = logging.getLogger("uvicorn.error")
 
 
 class Settings(NamedTuple):
@@ -93,6 +98,7 @@ class Service:
         )
         self.inference = Inference(self.store.folder, self._is_shut)
         self.vllm = Vllm(os.environ.get(VARIABLE))
+        self._dry_run = threading.Lock()
         self.files.sweep()
         self.jobs.sweep()
 
@@ -100,8 +106,17 @@ class Service:
         """Return the bill of a job that is not made.
 
         Raises:
-            Refused: 422 or 404: the job could not be made, or its data can't be used.
+            Refused: 422 or 404: the job could not be made, or its data can't be used; 503: another
+                one is being made.
         """
+        if not self._dry_run.acquire(blocking=False):  # each is a process with data of its own
+            raise Refused(503, "Another dry run is under way.", headers={"Retry-After": "10"})
+        try:
+            return self._dry_run_alone(request, key)
+        finally:
+            self._dry_run.release()
+
+    def _dry_run_alone(self, request: JobRequest, key: Key) -> OldMetadata:
         job_id = str(uuid.uuid4())
         folder = self.jobs.folder(job_id)
         try:
@@ -158,12 +173,20 @@ class Service:
             await asyncio.to_thread(self.gate.flush)
 
     async def _keep_books(self) -> None:
+        told = False
         while True:
             await asyncio.sleep(1)
-            await asyncio.to_thread(self.gate.flush)
-            await asyncio.to_thread(self.files.expire)
-            if self._is_shut():
-                await self.inference.close()
+            try:
+                await asyncio.to_thread(self.gate.flush)
+                await asyncio.to_thread(self.files.expire)
+                if await asyncio.to_thread(self._is_shut):
+                    await self.inference.close()
+            except Exception as error:  # noqa: BLE001 (such as a full disk: the next second tries again)
+                if not told:
+                    _LOG.exception("the use of keys is not written: %s", type(error).__name__)
+                told = True
+            else:
+                told = False
 
 
 def create_app(service: Service) -> FastAPI:
@@ -198,6 +221,9 @@ def _build(life: Any) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _explain)
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(ClientDisconnect, _end)
+    app.add_exception_handler(OSError, _lack)
+    app.add_exception_handler(sqlite3.OperationalError, _lack)
+    app.add_exception_handler(Exception, _fail)
     return app
 
 
@@ -209,6 +235,20 @@ async def _refuse(_: Request, error: Exception) -> Response:
 async def _end(_: Request, _error: Exception) -> Response:
     """Let go of a client that left in the middle of its upload; nobody reads this."""
     return Response(status_code=400)
+
+
+async def _lack(_: Request, error: Exception) -> Response:
+    """Answer where the disk is full; whatever else the system refuses is a fault of the server."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = isinstance(error, OSError) and error.errno in codes
+    if not full and "disk is full" not in str(error):
+        raise error
+    return JSONResponse({"detail": "The server's disk is full."}, 507)
+
+
+async def _fail(_request: Request, _error: Exception) -> Response:
+    """Answer where the server is at fault; its log says what happened."""
+    return JSONResponse({"detail": "Internal Server Error"}, 500)
 
 
 async def _explain(_: Request, error: Exception) -> Response:
@@ -241,4 +281,4 @@ def _methods(request: Request) -> list[str]:
         pattern = re.sub(r"\\{[^/]*\\}", "[^/]+", re.escape(template))
         if re.fullmatch(pattern, path):
             found |= {method.upper() for method in methods}
-    return sorted(found)
+    return sorted(found) or ["GET"]  # what is not described are pages

@@ -73,6 +73,7 @@ def ask_chat(request: ChatRequest, who: Answerer) -> Question:
         messages=read.messages,
         tools=read.tools,
         force=force,
+        parallel=request.parallel_tool_calls,
         schema=_wanted(request),
         prefix=prefix,
         count=request.n or 1,

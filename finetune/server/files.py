@@ -18,6 +18,7 @@ from finetune.server.refusal import Refused
 from finetune.server.store import Store
 from finetune.server.uploads import Upload, describe
 
+NO_FILE = "No file matches the given query."
 _INCOMING = ".incoming-"
 _PURPOSES = ("fine-tune", "batch", "ocr")
 
@@ -89,13 +90,12 @@ class Files:
         path = self.path(str(file.id))
         with self._store.write() as database:
             same = database.execute(
-                "SELECT document, key, visibility FROM file"
-                " WHERE sha256 = ? AND filename = ? AND purpose = ?",
-                (upload.sha256, upload.filename, purpose),
-            ).fetchall()
-            for row in same:
-                if row["visibility"] == "workspace" or row["key"] == key.name:
-                    return File.model_validate_json(row["document"])
+                "SELECT document FROM file WHERE sha256 = ? AND filename = ? AND purpose = ?"
+                " AND visibility = ? AND (visibility = 'workspace' OR key = ?)",
+                (upload.sha256, upload.filename, purpose, visibility, key.name),
+            ).fetchone()
+            if same is not None:
+                return File.model_validate_json(same["document"])
             self._require_room(database, upload, key)
             upload.path.rename(path)
             sync_folder(self._folder)
@@ -132,7 +132,7 @@ class Files:
         row = self._store.find("SELECT key, visibility, document FROM file WHERE id = ?", file_id)
         hidden = row and key and row["visibility"] == "user" and row["key"] != key.name
         if row is None or hidden:
-            raise Refused(404, "No file matches the given query.")
+            raise Refused(404, NO_FILE)
         return File.model_validate_json(row["document"])
 
     def page(
@@ -196,9 +196,16 @@ class Files:
                 path.unlink()
 
     def _delete(self, file_id: str) -> None:
+        try:
+            self._forget(file_id)
+        except sqlite3.OperationalError:  # on a full disk its content makes the room for that
+            self.path(file_id).unlink(missing_ok=True)
+            self._forget(file_id)
+        self.path(file_id).unlink(missing_ok=True)
+
+    def _forget(self, file_id: str) -> None:
         with self._store.write() as database:
             database.execute("DELETE FROM file WHERE id = ?", (file_id,))
-        self.path(file_id).unlink(missing_ok=True)
 
     def sign(self, file_id: str, hours: int) -> str:
         """Return the query that lets anyone read a file for some hours."""

@@ -46,6 +46,7 @@ class Question(msgspec.Struct, kw_only=True):
         messages: What was said, as records have it.
         tools: What may be called.
         force: Which tools one of must be called; None where an answer in words will do.
+        parallel: It may call several times in one answer.
         schema: What the answer has to fit.
         prefix: What the answer begins with.
         prompt: What stands before a middle.
@@ -66,6 +67,7 @@ class Question(msgspec.Struct, kw_only=True):
     messages: list[RecordMessage] = []
     tools: list[Tool] = []
     force: list[str] | None = None
+    parallel: bool = True
     schema: dict[str, Any] | None = None
     prefix: str = ""
     prompt: str = ""
@@ -192,7 +194,8 @@ class Engine:
             sampling = sampling._replace(seed=sampling.seed + index)
         limit = min(room, DEFAULT_LIMIT if question.limit is None else question.limit)
         ids: list[int] = []
-        writer = _Writer(tokenizer, question.stop, hold=bool(question.tools))
+        controls = tokenizer.call_controls if question.tools else None
+        writer = _Writer(tokenizer, question.stop, calls=controls.calls if controls else None)
         finish = "stop"
         if question.prefix:
             self._write({"id": question.id, "index": index, "text": question.prefix})
@@ -215,7 +218,7 @@ class Engine:
             if len(ids) >= limit:
                 finish = "model_length" if limit == room else "length"
         answer = tokenizer.parse(ids) if question.tools else AssistantMessage(content="")
-        calls = _calls(answer)
+        calls = _calls(answer)[: None if question.parallel else 1]
         content = text_of(answer.content) if calls else writer.all()
         if rest := ("" if calls else writer.rest()):
             self._write({"id": question.id, "index": index, "text": rest})
@@ -236,14 +239,15 @@ class _Writer:
     Args:
         tokenizer: The model's.
         stop: Texts that end the answer.
-        hold: Send nothing before the end: it may become calls.
+        calls: The token that begins calls: nothing behind it is sent before the end.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: list[str], *, hold: bool) -> None:
-        self._tokenizer, self._stop, self._hold = tokenizer, [s for s in stop if s], hold
+    def __init__(self, tokenizer: Tokenizer, stop: list[str], *, calls: int | None) -> None:
+        self._tokenizer, self._stop, self._calls = tokenizer, [s for s in stop if s], calls
         self._ids: list[int] = []
         self._text = ""
         self._sent = 0
+        self._held = False
         self.stopped = False
 
     def add(self, token: int) -> str:
@@ -253,7 +257,10 @@ class _Writer:
         ends = [place for stop in self._stop if (place := self._text.find(stop)) >= 0]
         if ends:
             self._text, self.stopped = self._text[: min(ends)], True
-        if self._hold or self._text.endswith("\ufffd"):
+        if token == self._calls and not self._held:
+            self._held = True
+            return self._take(len(self._text))
+        if self._held or self._text.endswith("\ufffd"):
             return ""
         longest = (
             0 if self.stopped else max((_overlap(self._text, s) for s in self._stop), default=0)
@@ -299,7 +306,7 @@ def _constrain(question: Question, tokenizer: Tokenizer) -> Grammar | None:
             for tool in question.tools
             if tool.function.name in question.force
         ]
-        return force_calls(tokenizer, tools)
+        return force_calls(tokenizer, tools, parallel=question.parallel)
     return None if question.schema is None else follow_schema(tokenizer, question.schema)
 
 
@@ -319,15 +326,16 @@ def _calls(answer: AssistantMessage) -> list[dict[str, Any]]:
     ]
 
 
-def _read(engine: Engine, questions: queue.Queue[Question | None], lines: Iterator[bytes]) -> None:
-    for line in lines:
-        question = msgspec.json.decode(line, type=Question)
-        if question.kind == "cancel":
-            engine.cancel(question.id)
-        else:
-            questions.put(question)
-    questions.put(None)
-    os._exit(0)  # the server is gone: nobody waits for an answer
+def _read(engine: Engine, questions: queue.Queue[Question], lines: Iterator[bytes]) -> None:
+    try:
+        for line in lines:
+            question = msgspec.json.decode(line, type=Question)
+            if question.kind == "cancel":
+                engine.cancel(question.id)
+            else:
+                questions.put(question)
+    finally:  # the server is gone, or can't be understood: it starts another process
+        os._exit(0)
 
 
 def main() -> None:
@@ -340,12 +348,12 @@ def main() -> None:
             out.write(to_json(line) + b"\n")
 
     engine = Engine(write)
-    questions: queue.Queue[Question | None] = queue.Queue()
+    questions: queue.Queue[Question] = queue.Queue()
     lines = iter(sys.stdin.buffer.readline, b"")
     threading.Thread(target=_read, args=(engine, questions, lines), daemon=True).start()
     write({"id": "", "ready": True})
-    while (question := questions.get()) is not None:
-        engine.answer(question)
+    while True:
+        engine.answer(questions.get())
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from finetune.server.contract import (
     Metadata,
     Status,
 )
-from finetune.server.files import Files
+from finetune.server.files import NO_FILE, Files
 from finetune.server.keys import Key
 from finetune.server.refusal import Refused
 from finetune.server.store import Store
@@ -127,7 +127,10 @@ class Jobs:
         file = self._files.find(file_id, key)
         if file.purpose != "fine-tune":
             raise Refused(422, f"File {file_id} was uploaded for `{file.purpose}`.")
-        os.link(self._files.path(file_id), path)
+        try:
+            os.link(self._files.path(file_id), path)
+        except FileNotFoundError:  # deleted in this moment
+            raise Refused(404, NO_FILE) from None
         return {"path": str(path.resolve()), "file_id": file_id, "filename": file.filename}
 
     def discard(self, job_id: str) -> None:

@@ -142,13 +142,19 @@ class Gate:
         """Write what was used since the last call."""
         with self._lock:
             used, self._used = self._used, Counter()
-        if used:
+        if not used:
+            return
+        try:
             with self._store.write() as database:
                 for (name, column), count in used.items():
                     database.execute(
                         f"UPDATE key SET {column} = {column} + ? WHERE name = ?",  # noqa: S608 (of COUNTS)
                         (count, name),
                     )
+        except BaseException:  # a full disk: they count the next time
+            with self._lock:
+                self._used.update(used)
+            raise
 
     def _level(self, name: str, what: str, limit: int) -> tuple[float, float]:
         """Return what is spent now of a limit that refills evenly, and the time."""

@@ -199,7 +199,7 @@ class Models:
         """Give a tuned model a name or a description.
 
         Raises:
-            Refused: 404: there is no such tuned model.
+            Refused: 403: it is a base; 404: there is no such tuned model.
         """
         self._require_own(model_id)
         with self._store.write() as database:
@@ -214,7 +214,7 @@ class Models:
         """Put a tuned model aside, or take it back.
 
         Raises:
-            Refused: 404: there is no such tuned model.
+            Refused: 403: it is a base; 404: there is no such tuned model.
         """
         self._require_own(model_id)
         with self._store.write() as database:
@@ -224,11 +224,12 @@ class Models:
         """Delete a tuned model, its adapter and its checkpoints; return what it was.
 
         Raises:
-            Refused: 403: it is a base; 404: there is no such model.
+            Refused: 403: it is a base, or answers to an alias; 404: there is no such model.
         """
-        if model_id in self._bases:
-            raise Refused(403, f"Model {model_id} is a base: only tuned models can be deleted.")
         model = self._require_own(model_id)
+        for alias, other in self._aliases.items():
+            if other.adapter == model.adapter:
+                raise Refused(403, f"Model {model_id} is what `--alias {alias}` means.")
         with self._store.write() as database:
             database.execute(
                 "UPDATE model SET deleted = ? WHERE id = ?", (int(time.time()), model_id)
@@ -239,6 +240,8 @@ class Models:
         return model
 
     def _require_own(self, model_id: str) -> Tuned:
+        if model_id in self._bases:
+            raise Refused(403, f"Model {model_id} is a base: only tuned models can be changed.")
         if model_id in self._aliases:
             raise Refused(403, f"Model {model_id} is set by `--alias`: change it there.")
         return self.find(model_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import shlex
 import signal
 import socket
@@ -35,6 +36,7 @@ def open_settings(
 
     Raises:
         MissingExtra: The extra `server` is not installed.
+        UsageError: `trainer` is no command.
     """
     try:
         from finetune.server.app import Settings
@@ -42,7 +44,10 @@ def open_settings(
     except ImportError as error:
         raise MissingExtra("server", error.name or "fastapi") from None
     exclusive = find_device().kind == "cuda" if share is None else not share
-    command = tuple(shlex.split(trainer)) if trainer else TRAINER
+    try:
+        command = tuple(shlex.split(trainer)) if trainer else TRAINER
+    except ValueError as error:
+        raise UsageError(f"--trainer: {str(error).lower()}") from None
     return Settings(folder, models, aliases, workers, exclusive, trainer=command, refuse=refuse)
 
 
@@ -86,8 +91,12 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024
         )
     except OSError as error:
-        fact = (error.strerror or type(error).__name__).lower()
-        raise UsageError(f"{host}:{port}: {fact}", hint="`--port 0` takes a free port") from None
+        fact = str(error.strerror).partition(" (while")[0].lower()
+        taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        hint = (
+            "`--port 0` takes a free port" if taken else "`--host` takes this machine's addresses"
+        )
+        raise UsageError(f"{host}:{port}: {fact}", hint=hint) from None
     # An answer's head and body are two writes: the second would wait 40 ms for the first's ACK.
     # asyncio sets this itself only on sockets that were made for TCP by number.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

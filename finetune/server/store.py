@@ -58,7 +58,7 @@ class Store:
         folder: The server's folder; made where it is missing, for its owner alone.
 
     Raises:
-        RunError: It was written by a newer version.
+        RunError: It was written by a newer version, or is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,6 +67,20 @@ class Store:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = folder / "server.sqlite3"
         self._threads = threading.local()
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{self._path}: can't be used: {error}",
+                hint="put back a backup of the folder, or name another with `--folder`",
+            ) from None
+
+    def _open(self) -> None:
+        """Make the tables where there are none.
+
+        Raises:
+            RunError: A newer version wrote them.
+        """
         with self.write() as database:
             version = database.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
@@ -95,10 +109,11 @@ class Store:
         database.execute("BEGIN IMMEDIATE")
         try:
             yield database
+            database.execute("COMMIT")
         except BaseException:
-            database.execute("ROLLBACK")
+            if database.in_transaction:  # a full disk may have ended it already
+                database.execute("ROLLBACK")
             raise
-        database.execute("COMMIT")
 
     @property
     def secret(self) -> bytes:

@@ -8,11 +8,12 @@ the workers that went on without it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from finetune.server.worker import Worker
 ENDED: tuple[Status, ...] = ("SUCCESS", "FAILED", "FAILED_VALIDATION", "CANCELLED")
 TRAINER = (sys.executable, "-m", "finetune", "run", "--json")
 VALIDATOR = (sys.executable, "-m", "finetune.server.validation")
+_LOG = logging.getLogger("uvicorn.error")
 _TRIES = 3  # starts of a worker that ends without a word and without progress
 _PATIENCE = 60.0  # seconds between asking a worker to stop and making it
 
@@ -69,13 +71,15 @@ class Supervisor:
         self._store, self._jobs, self._models, self._names = store, jobs, models, names
         self._workers, self._trainer, self._validator = workers, trainer, validator
         self._asked: dict[str, float] = {}
+        self._told: set[tuple[str, str]] = set()
         self._stopping = False
         self._wake = threading.Event()
 
     def run(self, every: float = 0.5) -> None:
-        """Step until `stop` is called."""
+        """Step until `stop` is called; what goes wrong is told once, and tried again."""
         while not self._stopping:
-            self.step()
+            with self._survive("the jobs"):
+                self.step()
             self._wake.wait(every)
             self._wake.clear()
 
@@ -107,19 +111,33 @@ class Supervisor:
         live = self._jobs.live()
         busy = {kind: sum(self._worker(job, kind).alive() for job in live) for kind in _KINDS}
         for job in live:
-            if job.status == "QUEUED":
-                kind = "train" if self._verdict(job) else "validate"
-                if not self._stopping and busy[kind] < (self._workers if kind == "train" else 1):
-                    busy[kind] += self._begin(job, kind)
-            elif job.status == "VALIDATING":
-                self._follow_validation(job)
-            elif job.status == "VALIDATED" and job.auto_start:
-                self._jobs.move(str(job.id), "QUEUED", of=("VALIDATED",))
-                self._wake.set()
-            elif job.status in ("RUNNING", "STARTED"):
-                self._follow_training(job)
-            elif job.status == "CANCELLATION_REQUESTED":
-                self._cancel(job)
+            with self._survive(f"job {job.id}"):  # which keeps no other job from going on
+                self._advance(job, busy)
+
+    def _advance(self, job: Details, busy: dict[str, int]) -> None:
+        if job.status == "QUEUED":
+            kind = "train" if self._verdict(job) else "validate"
+            if not self._stopping and busy[kind] < (self._workers if kind == "train" else 1):
+                busy[kind] += self._begin(job, kind)
+        elif job.status == "VALIDATING":
+            self._follow_validation(job)
+        elif job.status == "VALIDATED" and job.auto_start:
+            self._jobs.move(str(job.id), "QUEUED", of=("VALIDATED",))
+            self._wake.set()
+        elif job.status in ("RUNNING", "STARTED"):
+            self._follow_training(job)
+        elif job.status == "CANCELLATION_REQUESTED":
+            self._cancel(job)
+
+    @contextlib.contextmanager
+    def _survive(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (whatever it is, the next step tries again)
+            name = type(error).__name__
+            if (what, name) not in self._told:
+                self._told.add((what, name))
+                _LOG.exception("%s: not moved on: %s", what, name)
 
     def _worker(self, job: Details, kind: str) -> Worker:
         return Worker(self._jobs.folder(str(job.id)), kind)
@@ -141,12 +159,20 @@ class Supervisor:
         return self._start(job_id, folder, kind)
 
     def _start(self, job_id: str, folder: Path, kind: str) -> bool:
+        """Start a worker; a job whose worker can't be started has failed."""
         command = (
             (*self._trainer, folder / "recipe.yaml", "--run", self._jobs.run_folder(job_id))
             if kind == "train"
             else (*self._validator, folder)
         )
-        return Worker(folder, kind).start(list(map(str, command)), cwd=self._store.folder)
+        try:
+            return Worker(folder, kind).start(list(map(str, command)), cwd=self._store.folder)
+        except OSError as error:
+            fact = (error.strerror or type(error).__name__).lower()
+            why = {"message": f"the worker can't be started: {command[0]}: {fact}"}
+            status: Status = "FAILED" if kind == "train" else "FAILED_VALIDATION"
+            self._jobs.move(job_id, status, of=("RUNNING", "STARTED", "VALIDATING"), why=why)
+            return False
 
     def _follow_validation(self, job: Details) -> None:
         if self._worker(job, "validate").alive():
@@ -202,14 +228,10 @@ class Supervisor:
             self._jobs.move(job_id, "CANCELLED", of=("RUNNING", "STARTED"))
         elif run is None and (error := self._worker(job, "train").last_error()):
             self._jobs.move(job_id, "FAILED", of=("RUNNING", "STARTED"), why={"message": error})
-        elif state["state"] == "interrupted":  # it saved and stopped, with the machine
-            self._restart(job)
-        else:  # killed: go on from the last checkpoint
-            self._retry(job, "train", "the worker ended without a word, three times")
-
-    def _restart(self, job: Details) -> None:
-        if not self._stopping:
-            self._start(str(job.id), self._jobs.folder(str(job.id)), "train")
+        else:  # killed, or stopped with the machine: go on from the last checkpoint
+            stopped = state["state"] == "interrupted"
+            fact = "was stopped" if stopped else "ended without a word"
+            self._retry(job, "train", f"the worker {fact}, three times without progress")
 
     def _retry(self, job: Details, kind: str, message: str) -> None:
         """Start a worker again that was killed; give up where it gets nowhere."""
@@ -217,7 +239,9 @@ class Supervisor:
             return
         if self._worker(job, kind).count_deaths(job.trained_tokens or 0) >= _TRIES:
             status: Status = "FAILED" if kind == "train" else "FAILED_VALIDATION"
-            self._jobs.move(str(job.id), status, of=(job.status,), why={"message": message})
+            said = self._worker(job, kind).last_error()
+            why = {"message": f"{message}; it said: {said}" if said else message}
+            self._jobs.move(str(job.id), status, of=(job.status,), why=why)
             return
         self._start(str(job.id), self._jobs.folder(str(job.id)), kind)
 

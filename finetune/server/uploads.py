@@ -145,6 +145,7 @@ class _Form:
     """Feeds the parts of a form to an upload."""
 
     def __init__(self, content_type: str, upload: Upload) -> None:
+        from python_multipart.exceptions import FormParserError
         from python_multipart.multipart import MultipartParser, parse_options_header
 
         kind, options = parse_options_header(content_type)
@@ -166,7 +167,10 @@ class _Form:
             "on_part_end": self._end,
             "on_end": self._finish,
         }
-        self._parser = MultipartParser(boundary, callbacks)
+        try:
+            self._parser = MultipartParser(boundary, callbacks)
+        except FormParserError:  # a boundary without end
+            raise _fault("the form is damaged") from None
 
     def write(self, chunk: bytes) -> None:
         from python_multipart.exceptions import FormParserError

@@ -275,6 +275,7 @@ def _write_chat(question: Question) -> dict[str, Any]:
     if question.tools:
         body["tools"] = msgspec.to_builtins(question.tools)
         body["tool_choice"] = "auto" if question.force is None else _force(question.force)
+        body["parallel_tool_calls"] = question.parallel
     if question.schema is not None:
         schema = {"name": "answer", "schema": question.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -12,9 +12,12 @@ from finetune.backends.platform.access import read_address
 from finetune.catalog import MODELS
 from finetune.errors import RecipeError, UsageError
 from finetune.planning.place import Place, find_place
-from finetune.recipe.source import read_document
+from finetune.recipe.faults import explain_faults
+from finetune.recipe.source import Document, read_document
 from finetune.recipe.tree import Local, Section
 from finetune.server.refusal import Refused
+
+_FORM = "a line for each name: `NAME: {model: FOLDER_OR_HUB_ID}`"
 
 
 class Weights(Section):
@@ -79,30 +82,47 @@ def read_names(path: Path | None) -> dict[str, Weights]:
         return {}
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
-    document = read_document(path)
+    try:
+        document = read_document(path)
+    except RecipeError as error:
+        raise RecipeError(error.message, hint=_FORM) from None
     entries = {}
     for name, value in document.values.items():
         where = document.places.get((name,), str(path))
+        written = {"model": value} if isinstance(value, str) else value
+        if not isinstance(written, dict):
+            raise RecipeError(f"{where}: {name}: must be a mapping", hint=_FORM)
+        places = {key[1:]: place for key, place in document.places.items() if key[0] == name}
         try:
-            entry = Weights.model_validate({"model": value} if isinstance(value, str) else value)
+            entry = Weights.model_validate(written)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise RecipeError(f"{where}: {name}: {key}: {first['msg'].lower()}") from None
-        if entry.local.full:
-            raise RecipeError(
-                f"{where}: {name}: local.full: what is served are adapters on one base",
-                hint="leave it out, or train it with `finetune run`",
-            )
-        folder = path.parent / Path(entry.model).expanduser()
-        if folder.is_dir():
-            entry = entry.model_copy(update={"model": str(folder.resolve())})
-        if entry.vllm is not None:
-            address = read_address(entry.vllm, place=f"{where}: {name}: vllm")
-            entry = entry.model_copy(update={"vllm": address.url})
-        find_place(entry.model)  # a catalog name, a folder or a hub id
-        entries[name] = entry
+            raise explain_faults(error, Document(written, places), Path(where), Weights) from None
+        entries[name] = _place(entry, path.parent, f"{where}: {name}")
     return entries
+
+
+def _place(entry: Weights, folder: Path, place: str) -> Weights:
+    """Return an entry with its folder and its address as they are used here.
+
+    Raises:
+        UsageError: It means nothing that is trained or answers here.
+    """
+    if entry.local.full:
+        raise RecipeError(
+            f"{place}: local.full: what is served are adapters on one base",
+            hint="leave it out, or train it with `finetune run`",
+        )
+    model = folder / Path(entry.model).expanduser()
+    if model.is_dir():
+        entry = entry.model_copy(update={"model": str(model.resolve())})
+    if entry.vllm is not None:
+        address = read_address(entry.vllm, place=f"{place}: vllm")
+        entry = entry.model_copy(update={"vllm": address.url})
+    try:
+        find_place(entry.model)  # a catalog name, a folder or a hub id
+    except UsageError as error:
+        raise RecipeError(f"{place}: model: {error.message}", hint=error.hint) from None
+    return entry
 
 
 def _is_here(name: str) -> bool:

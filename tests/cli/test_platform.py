@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from finetune.recipe import load_recipe
 from finetune.runs import list_runs
 from tests.backends.platform.service import Service, Site
 from tests.backends.platform.simulation import make_dataset, write_sources
@@ -125,7 +126,7 @@ def test_check_tells_what_is_wrong(platform, finetune, service, place, check_doc
 
 
 def test_objects_are_listed_shown_changed_and_saved(
-    platform, submit, service, place, check_document
+    platform, submit, finetune, service, place, check_document
 ):
     assert submit("--yes", "-s", "platform.keep_files=true", "-q").returncode == 0
     (job,) = service.jobs
@@ -145,11 +146,43 @@ def test_objects_are_listed_shown_changed_and_saved(
     assert (place / "back.jsonl").read_bytes() == service.files[file]
     assert json.loads((place / "saved" / "jobs" / f"{job}.json").read_bytes())["checkpoints"]
     assert len(list((place / "saved" / "files").glob("*.jsonl"))) == 3
+    shown = platform("jobs", "show", job)
+    assert "SUCCESS" in shown.stdout
+    assert "validation perplexity base 2" in shown.stdout
+    assert "{" not in shown.stdout
+    # What comes next is asked of the same service: its key is for no other.
+    assert (
+        shown.stderr.splitlines()[-1] == f"next: finetune platform jobs list --host {service.url}"
+    )
+    followed = platform("check").stderr.splitlines()[-1]
+    assert followed.endswith(f"--backend platform -s platform.host={service.url}")
+    facts = finetune("show", "last", cwd=place).stdout
+    assert all(fact in facts for fact in (job, model, "0.50 EUR"))
+
+    taken = platform("files", "download", file, "-o", ".")
+    assert (taken.returncode, "is a directory" in taken.stderr) == (2, True)
     refused = platform("files", "delete", file)
     assert refused.returncode == 7
     assert file in service.files
     assert platform("files", "delete", file, "--yes").returncode == 0
     assert file not in service.files
+
+
+def test_a_job_becomes_a_recipe_for_the_service_that_has_it(submit, finetune, service, place):
+    assert submit("--yes", "-q").returncode == 0
+    (job,) = service.jobs
+    options = ("--host", service.url, "--api-key-file", "key")
+    done = finetune("recipes", "import", job, "-o", "back.yaml", *options, cwd=place)
+    assert done.returncode == 0, done.stderr
+    settings = load_recipe(place / "back.yaml").settings
+    assert settings["platform"]["host"] == service.url
+    assert settings["model"] == "mistral-nemo"
+    assert f".jsonl --host {service.url}`" in done.stderr
+
+    asked = len(service.requests)
+    typo = finetune("recipes", "import", "no-such-job.json", *options, cwd=place)
+    assert (typo.returncode, len(service.requests)) == (2, asked)
+    assert "no such file, and no job's id" in typo.stderr
 
 
 def start(service, place, *arguments):

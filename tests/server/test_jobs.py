@@ -1,6 +1,9 @@
 """Jobs: validated with line numbers, started once, cancelled at any moment, found again after a kill."""
 
+import concurrent.futures
 import json
+import shlex
+import sys
 import time
 
 import httpx2
@@ -241,6 +244,80 @@ def test_jobs_outlive_a_killed_server_and_a_stopped_one(serve):
         wait_for(client, stopped, "SUCCESS")
     trained = (server.folder / "trained.log").read_text().split()
     assert trained.count(long) == trained.count(waiting) == 1
+
+
+def test_a_worker_that_cannot_be_started_fails_its_job_and_no_other(serve):
+    server = serve("--trainer", "/no/such/trainer --of jobs")
+    with server.client() as client:
+        for name in ("first.jsonl", "second.jsonl"):
+            job = make(client, name=name).json()["id"]
+            event = wait_for(client, job, "FAILED")["events"][-1]
+            assert event["data"]["message"] == (
+                "the worker can't be started: /no/such/trainer: no such file or directory"
+            )
+
+
+STOPS = """
+import sys
+from pathlib import Path
+from finetune import pipeline
+from finetune.errors import Interrupted
+from finetune.recipe import load_recipe
+
+def train(*_, **__):
+    raise Interrupted(15, "stopped")
+
+pipeline.BACKENDS["local"] = "__main__:train"
+try:
+    pipeline.run(load_recipe(sys.argv[1]), run_folder=Path(sys.argv[3]))
+except Interrupted:
+    sys.exit("error: stopped again")
+"""
+
+
+def test_a_worker_that_stops_again_and_again_fails_its_job(serve):
+    server = serve("--trainer", shlex.join([sys.executable, "-c", STOPS]))
+    with server.client() as client:
+        job = make(client).json()["id"]
+        event = wait_for(client, job, "FAILED")["events"][-1]
+    assert event["data"]["message"] == (
+        "the worker was stopped, three times without progress; it said: stopped again"
+    )
+
+
+def test_weights_that_an_alias_means_are_not_deleted(serve):
+    server = serve()
+    with server.client() as client:
+        job = make(client).json()["id"]
+        model = wait_for(client, job, "SUCCESS")["fine_tuned_model"]
+    server.stop()
+    again = serve("--alias", f"ft:old:name={server.folder / 'runs' / job}")
+    with again.client("operator") as client:
+        refused = client.delete(f"/v1/models/{model}")
+        assert (refused.status_code, "ft:old:name" in refused.text) == (403, True)
+        assert client.get("/v1/models/ft:old:name").status_code == 200
+    assert (server.folder / "runs" / job / "adapter").is_dir()
+
+
+def test_dry_runs_come_one_at_a_time(client):
+    body = {
+        "model": "small",
+        "training_files": [{"file_id": upload(client, "dry-runs.jsonl", chats(20))}],
+        "hyperparameters": {"epochs": 2},
+    }
+
+    def ask(_):
+        return client.post("/v1/fine_tuning/jobs", params={"dry_run": True}, json=body)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(ask, range(4)))
+    assert 200 in {reply.status_code for reply in replies}
+    for reply in replies:
+        assert reply.status_code == 200 or (reply.status_code, reply.headers["Retry-After"]) == (
+            503,
+            "10",
+        )
+    assert ask(0).status_code == 200
 
 
 def test_people_see_jobs_with_their_curves(server, done):

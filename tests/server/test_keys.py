@@ -1,8 +1,11 @@
 """Keys: made, listed, revoked; limits with a time to come back; what each has used."""
 
+import contextlib
 import json
+import sqlite3
 
 import httpx2
+import pytest
 
 from finetune.server.keys import Gate, create_key, list_keys
 from finetune.server.refusal import Refused
@@ -87,3 +90,33 @@ def test_tokens_are_limited_too(tmp_path):
         raise AssertionError("let in")
     now[0] += 31
     gate.admit(secret)
+
+
+def test_use_that_could_not_be_written_is_written_the_next_time(tmp_path):
+    store = Store(tmp_path)
+
+    class Full:
+        """A store whose disk is full for one write."""
+
+        full = True
+        find = store.find
+
+        @contextlib.contextmanager
+        def write(self):
+            if self.full:
+                raise sqlite3.OperationalError("database or disk is full")
+            with store.write() as database:
+                yield database
+
+    full = Full()
+    gate = Gate(full)
+    key = gate.admit(create_key(store, "patient"))
+    gate.count(key, tokens_in=3)
+    with pytest.raises(sqlite3.OperationalError):
+        gate.flush()
+    gate.admit(create_key(store, "other"))
+    full.full = False
+    gate.flush()
+    gate.flush()
+    used = {found["name"]: (found["requests"], found["tokens_in"]) for found in list_keys(store)}
+    assert used == {"patient": (1, 3), "other": (1, 0)}

@@ -1,18 +1,23 @@
 """A server that really trains and answers, with clients as people have them."""
 
+import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.server.conftest import chats, check_component, upload, wait_for
+from tests.server.conftest import PATIENCE, chats, check_component, upload, wait_for
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = Path(__file__).with_name("clients")
+HELLO = [{"role": "user", "content": "Say it."}]
 pytestmark = pytest.mark.heavy
 
 
@@ -115,15 +120,30 @@ def test_the_openai_client_chats(real_server, python):
 def ask(client, **fields):
     body = {
         "model": "small",
-        "messages": [{"role": "user", "content": "Say it."}],
+        "messages": HELLO,
         "max_tokens": 60,
     }
     return client.post("/v1/chat/completions", json=body | fields)
 
 
-def test_the_parts_of_a_streamed_answer_are_as_specified(real_server):
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "find_order",
+        "parameters": {
+            "type": "object",
+            "properties": {"express": {"type": "boolean"}},
+            "required": ["express"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("tools", [None, [TOOL]])
+def test_the_parts_of_a_streamed_answer_are_as_specified(real_server, tools):
     with real_server.client() as client:
-        asked = {"max_tokens": 20, "temperature": 1.5, "random_seed": 7}
+        asked = {"max_tokens": 20, "temperature": 1.5, "random_seed": 7, "tools": tools}
         whole = ask(client, **asked).json()
         *events, last = ask(client, **asked, stream=True).text.strip().split("\n\n")
     parts = [json.loads(event.removeprefix("data: ")) for event in events]
@@ -133,8 +153,64 @@ def test_the_parts_of_a_streamed_answer_are_as_specified(real_server):
         check_component("CompletionChunk", part)
     text = "".join(part["choices"][0]["delta"]["content"] for part in parts)
     assert text == whole["choices"][0]["message"]["content"] != ""
+    assert len(parts) > 4  # it comes as it is written
     assert parts[-1]["usage"] == whole["usage"]
     assert parts[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+
+
+def test_a_call_is_streamed_whole(real_server):
+    with real_server.client() as client:
+        asked = {"tools": [TOOL], "tool_choice": "any", "temperature": 1.0, "random_seed": 3}
+        *events, _ = ask(client, **asked, stream=True).text.strip().split("\n\n")
+    deltas = [json.loads(event[6:])["choices"][0]["delta"] for event in events]
+
+    assert "".join(delta["content"] for delta in deltas) == ""
+    [call] = deltas[-1]["tool_calls"]
+    assert call["function"]["name"] == "find_order"
+    assert not any("tool_calls" in delta for delta in deltas[:-1])
+
+
+@pytest.mark.parametrize("sent", [b"", b"what is no question\n"])
+def test_an_inference_process_that_is_not_understood_ends(sent):
+    """Else those who ask would wait for ever; the server starts another one."""
+    read, write = os.pipe()
+    with open(read, "rb") as stdin, open(write, "wb") as line:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "finetune.server.inference"],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        line.write(sent)
+        if sent:
+            line.flush()
+        else:
+            line.close()
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+def test_who_leaves_gives_the_place_to_the_next(real_server):
+    """Else the 33rd would be sent away until the answers that nobody waits for are written."""
+    address = urlsplit(real_server.url)
+    body = json.dumps({"model": "small", "n": 8, "max_tokens": 400, "messages": HELLO}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        f"Authorization: Bearer {real_server.key('leaver')}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with real_server.client() as client:
+        with contextlib.ExitStack() as stack:
+            for _ in range(32):
+                line = socket.create_connection((address.hostname, address.port))
+                stack.enter_context(line).sendall(head + body)
+            until = time.monotonic() + PATIENCE
+            while (reply := ask(client, max_tokens=1)).status_code != 503:
+                assert time.monotonic() < until
+            assert int(reply.headers["Retry-After"]) > 0
+        while ask(client, max_tokens=1).status_code == 503:
+            assert time.monotonic() < until
 
 
 def test_an_answer_fits_the_schema_that_was_asked_for(real_server):
@@ -157,18 +233,7 @@ def test_an_answer_fits_the_schema_that_was_asked_for(real_server):
 
 
 def test_a_tool_that_must_be_called_is_called(real_server):
-    tool = {
-        "type": "function",
-        "function": {
-            "name": "find_order",
-            "parameters": {
-                "type": "object",
-                "properties": {"express": {"type": "boolean"}},
-                "required": ["express"],
-                "additionalProperties": False,
-            },
-        },
-    }
+    tool = TOOL
     with real_server.client() as client:
         asked = {"tools": [tool], "tool_choice": "any", "temperature": 1.0, "random_seed": 3}
         choice = ask(client, **asked).json()["choices"][0]

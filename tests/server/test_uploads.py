@@ -1,6 +1,8 @@
 """Files: kept by content, listed, signed, deleted; what is no JSON Lines is refused."""
 
 import hashlib
+import json
+import resource
 import socket
 from urllib.parse import urlsplit
 
@@ -64,7 +66,12 @@ def test_a_file_of_one_user_is_nobody_elses(client, server):
     with server.client("another") as other:
         assert other.get(f"/v1/files/{mine}").status_code == 404
         assert mine not in [file["id"] for file in other.get("/v1/files").json()["data"]]
-        assert upload(other, "mine.jsonl", chats(2)) != mine
+        theirs = upload(other, "mine.jsonl", chats(2))
+        assert theirs != mine
+        own = upload(other, "mine.jsonl", chats(2), visibility="user")
+        assert own not in (mine, theirs)
+    assert upload(client, "mine.jsonl", chats(2), visibility="user") == mine
+    assert upload(client, "mine.jsonl", chats(2)) == theirs
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,7 @@ def test_what_is_no_json_lines_is_refused(client, name, content, fact):
             b'--x\r\nContent-Disposition: form-data; name="file"; fil',
         ),
         ("multipart/form-data; boundary=x", b"nothing of a form"),
+        (f"multipart/form-data; boundary={'x' * 300}", b""),
     ],
 )
 def test_what_is_no_form_is_refused(client, server, content_type, body):
@@ -103,6 +111,22 @@ def test_what_is_no_form_is_refused(client, server, content_type, body):
     assert reply.status_code == 422
     assert reply.json()["detail"][0]["loc"][0] == "body"
     assert not list((server.folder / "files").glob(".incoming*"))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(serve):
+    server = serve()
+    rows = chats(20_000)
+    with server.client() as client:
+        kept = upload(client, "kept.jsonl", chats(2))
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        reply = client.post("/v1/files", files={"file": ("large.jsonl", data)})
+        assert (reply.status_code, reply.json()) == (507, {"detail": "The server's disk is full."})
+        assert [path.name for path in (server.folder / "files").iterdir()] == [kept]
+
+        infinity = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, infinity)
+        assert upload(client, "large.jsonl", rows) != kept
 
 
 def test_an_upload_over_the_limit_is_refused_before_it_is_read(server):

@@ -203,6 +203,7 @@ def test_each_kind_of_question_is_put_as_vllm_takes_it(behind, vllm):
     [call] = called["message"]["tool_calls"]
     assert call["function"] == {"name": "find_order", "arguments": '{"express": true}'}
     assert tools["tool_choice"]["function"] == {"name": "find_order"}
+    assert tools["parallel_tool_calls"] is True
     assert shaped["response_format"]["json_schema"]["schema"] == schema
     assert (begun, prefixed["continue_final_message"]) == ("Well, it is said", True)
     assert (filled["message"]["content"], filled["finish_reason"]) == ("middle", "length")
@@ -230,7 +231,10 @@ def test_what_goes_wrong_behind_is_told_apart(behind, vllm):
     assert "maximum context length" in said["refuse"].json()["detail"]
     assert "broke its answer off" in said["break"].json()["detail"]
     assert said["gone"].headers["Retry-After"] == "10"
-    assert '"message": "502"' in broken
+    *_, event, last = broken.strip().split("\n\n")
+    told = json.loads(event.removeprefix("data: "))
+    assert (told["object"], told["code"], last) == ("error", 502, "data: [DONE]")
+    assert told["message"] == told["error"]["message"] == said["break"].json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -71,12 +71,15 @@ def follow_schema(tokenizer: Tokenizer, schema: Mapping[str, Any]) -> Grammar:
     return Grammar(tokenizer, text)
 
 
-def force_calls(tokenizer: Tokenizer, tools: Sequence[Mapping[str, Any]]) -> Grammar:
+def force_calls(
+    tokenizer: Tokenizer, tools: Sequence[Mapping[str, Any]], *, parallel: bool = True
+) -> Grammar:
     """Return the constraint of an answer that calls at least one of these tools.
 
     Args:
         tokenizer: The model's.
         tools: Functions: name and parameters.
+        parallel: There may be several calls.
 
     Raises:
         UsageError: A schema can't be followed, or the tokenizer has no tool calls.
@@ -96,7 +99,8 @@ def force_calls(tokenizer: Tokenizer, tools: Sequence[Mapping[str, Any]]) -> Gra
             }
             for tool in tools
         ]
-        listed = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
+        listed: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
+        listed |= {} if parallel else {"maxItems": 1}
         rules = {"listed": _inside(listed)}
         start = f"<[{controls.calls}]> listed"
     else:
@@ -105,7 +109,7 @@ def force_calls(tokenizer: Tokenizer, tools: Sequence[Mapping[str, Any]]) -> Gra
             f"{json.dumps(tool['name'])} {between} <[{controls.arguments}]> args{place}"
             for place, tool in enumerate(tools)
         ]
-        start = f"( <[{controls.calls}]> ( {' | '.join(heads)} ) )+"
+        start = f"( <[{controls.calls}]> ( {' | '.join(heads)} ) )" + ("+" if parallel else "")
         if between:
             rules["ID"] = "/[A-Za-z0-9]{9}/"
     lines = [f"start: {start}", *(f"{name}: {rule}" for name, rule in rules.items())]

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import ipaddress
 import re
+import shlex
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,11 @@ class Address(NamedTuple):
     host: str
     local: bool
     own: bool
+
+    @property
+    def option(self) -> str:
+        """What a command of `finetune platform` needs to go there."""
+        return "" if self.host == HOST else f" --host {shlex.quote(self.url)}"
 
 
 class Key:
@@ -169,7 +175,7 @@ def find_key(address: Address, environment: Mapping[str, str]) -> Key:
         f"{safe(address.host)}: no key",
         exit_code=4,
         hint=f"set {VARIABLE}, or give `--api-key-file FILE` (`-` is standard input), or keep it in"
-        f" the keyring: `pip install keyring`, then `keyring set finetune {safe(address.host)}`",
+        f" the keyring (extra `keyring`): `keyring set finetune {safe(address.host)}`",
     )
 
 

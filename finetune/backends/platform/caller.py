@@ -7,6 +7,7 @@ raises `Unclear`, and whoever called looks at the service first.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import random
@@ -148,7 +149,7 @@ class Caller:
             pause = back_off(attempt, self.dice) if wait is None else wait
             left = budget - (self.clock() - started) - pause
             if attempt == self.pace.tries or left <= 0 or (failure.status == 409 and attempt > 1):
-                raise self._fault(failure.fact)
+                raise self._fault(failure.fact, absent=not failure.sent)
             self.sleep(pause)
             bound = min(bound, left)
 
@@ -193,8 +194,9 @@ class Caller:
             if notice not in self.notices:
                 self.notices.append(notice)
         date = email.utils.parsedate_tz(reply.headers.get("date", ""))
-        if date is not None:
-            self.skew = email.utils.mktime_tz(date) - self.wall()
+        with contextlib.suppress(ValueError, OverflowError):  # a date that no calendar has
+            if date is not None:
+                self.skew = email.utils.mktime_tz(date) - self.wall()
 
     def _refuse(self, reply: Reply) -> PlatformError:
         status, detail = reply.status, self._hide(read_detail(reply))
@@ -219,8 +221,11 @@ class Caller:
     def _hide(self, text: str) -> str:
         return redact(text) if self._key is None else self._key.hide(text)
 
-    def _fault(self, fact: str) -> PlatformError:
-        return PlatformError(self._say(fact), hint="the same command goes on from here")
+    def _fault(self, fact: str, *, absent: bool = False) -> PlatformError:
+        hint = "the same command goes on from here"
+        if absent and self.address.local:
+            hint = f"`finetune serve` starts a server; {hint}"
+        return PlatformError(self._say(fact), hint=hint)
 
     def _say(self, fact: str) -> str:
         return f"{safe(self.address.host)}: {fact}"

@@ -111,12 +111,24 @@ class Submission:
             job = self._create(body)
         except Refused as error:
             self._uploads.delete("the job was refused")
+            if error.status == 404 and self._is_offered():  # so it is a file that is not there
+                raise TrainingError(
+                    f"{error.message}: a file of the job has gone since it was uploaded",
+                    hint="the same command uploads it again",
+                ) from None
             if is_no_access(error):
                 raise refuse(self._recipe, error.message) from None
             raise
         self._run.event("created", job_id=job.id)
         self._reach("create: noted")
         return job
+
+    def _is_offered(self) -> bool:
+        try:
+            self._client.probe_jobs()
+        except Refused:
+            return False
+        return True
 
     def _create(self, body: dict[str, Any]) -> Job:
         """Create the job; whenever one may have been made before, look for it first."""
@@ -174,7 +186,8 @@ class Submission:
         job = similar[0]
         return TrainingError(
             f"{fault.message}: job {safe(job.id)} on the same files is {safe(job.status)}",
-            hint=f"wait for it, or `finetune platform jobs cancel {safe(job.id)}`",
+            hint="wait for it, or `finetune platform jobs cancel"
+            f" {safe(job.id)}{self._client.address.option}`",
         )
 
     # Its way.
@@ -359,7 +372,7 @@ class Submission:
                 return card.id
         raise TrainingError(
             f"{self._client.address.host}: job {safe(job.id)} succeeded without naming its model",
-            hint="`finetune platform models list` shows the tuned ones",
+            hint=f"`finetune platform models list{self._client.address.option}` shows the tuned",
         )
 
     # The journal.

@@ -131,7 +131,8 @@ def read_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
     What the service calls `valid_mean_token_accuracy` is 2 to the validation loss, in every
     published sample (documentation, 2026-08-21): it is a perplexity and falls as the model learns.
     """
-    metrics = checkpoint.get("metrics") or {}
+    metrics = checkpoint.get("metrics")
+    metrics = metrics if isinstance(metrics, dict) else {}
     names = {
         "loss": "train_loss",
         "validation_loss": "valid_loss",

@@ -9,7 +9,9 @@ that the thread ends too.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -167,7 +169,7 @@ class _Call:
         try:
             self._reply = self._read(client, request, end)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-            self._error = NeverSent(type(error).__name__)
+            self._error = NeverSent(_explain(error))
         except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.ProxyError) as error:
             # The text of these may hold a header, and so the key.
             self._error = NeverSent(type(error).__name__)
@@ -209,3 +211,19 @@ class _Call:
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _explain(error: BaseException) -> str:
+    """Return why there is no connection, from the error that lies under the library's."""
+    under: BaseException | None = error
+    while under is not None:
+        if isinstance(under, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {under.verify_message}"
+        if isinstance(under, ssl.SSLError):
+            return f"it speaks no TLS that is understood: {under.reason}"
+        if isinstance(under, socket.gaierror):
+            return "no such host"
+        if isinstance(under, OSError) and under.errno:
+            return os.strerror(under.errno).lower()
+        under = under.__cause__ or under.__context__
+    return type(error).__name__

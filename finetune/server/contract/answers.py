@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from finetune.server.contract.base import Reply, StrictRequest
+from finetune.server.contract.base import Body, Reply, StrictRequest
 
 Text = str | list[dict[str, Any]]
 Count = Annotated[int, Field(ge=0)]
@@ -150,7 +150,7 @@ class Prediction(StrictRequest):
     """The text."""
 
 
-class _Sampling(StrictRequest):
+class _Sampling(Body, StrictRequest):
     """How tokens are chosen."""
 
     model: str
@@ -193,7 +193,7 @@ class ChatRequest(_Sampling):
     prediction: Prediction = Prediction()
     """What the answer will probably be."""
     parallel_tool_calls: bool = True
-    """Several calls in one answer."""
+    """Whether there may be several calls in one answer."""
     prompt_mode: Literal["reasoning"] | None = None
     """None is served here."""
     reasoning_effort: Literal["high", "none"] | None = None
@@ -309,7 +309,7 @@ class Part(Reply):
     """Tokens, in the last part."""
 
 
-class ClassificationRequest(StrictRequest):
+class ClassificationRequest(Body, StrictRequest):
     """Texts to classify."""
 
     model: str
@@ -327,7 +327,7 @@ class Conversation(StrictRequest):
     """What was said."""
 
 
-class ChatClassificationRequest(StrictRequest):
+class ChatClassificationRequest(Body, StrictRequest):
     """Conversations to classify."""
 
     model: str

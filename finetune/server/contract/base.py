@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+import msgspec
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Body(BaseModel):
+    """The body of a request: what it says can be written down again."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_kept(cls, value: Any) -> Any:
+        try:
+            msgspec.json.encode(value if isinstance(value, dict) else None)
+        except (UnicodeEncodeError, RecursionError):
+            raise ValueError("holds half of a surrogate pair (\\ud800 …), or is too deep") from None
+        return value
 
 
 class Request(BaseModel):

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from finetune.server.contract.base import Reply, Request
+from finetune.server.contract.base import Body, Reply, Request
 
 Status = Literal[
     "QUEUED",
@@ -156,7 +156,7 @@ class ClassifierTarget(Reply):
     """One label a sample, or any number of them."""
 
 
-class JobRequest(Request):
+class JobRequest(Body, Request):
     """What a job is to do."""
 
     model: str

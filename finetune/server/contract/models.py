@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from finetune.server.contract.base import Reply, Request
+from finetune.server.contract.base import Body, Reply, Request
 from finetune.server.contract.jobs import ClassifierTarget
 
 
@@ -115,7 +115,7 @@ class ModelDeleted(Reply):
     """Always true."""
 
 
-class ModelChange(Request):
+class ModelChange(Body, Request):
     """What a tuned model is called; what is absent or null stays as it is."""
 
     name: str | None = None

@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse, Response
 
 from finetune.server.contract import File, FileDeleted, FileList, FileUrl, FileWithState
 from finetune.server.contract.files import FileSource, Purpose, SampleType
+from finetune.server.files import NO_FILE
 from finetune.server.refusal import Refused
 from finetune.server.routes.shared import Caller, Here, refusals
 from finetune.server.uploads import receive
@@ -139,7 +140,7 @@ async def get_content(
     file = service.files.find(name, key)
     path = service.files.path(name)
     if not path.is_file():
-        raise Refused(404, "No file matches the given query.")
+        raise Refused(404, NO_FILE)
     return FileResponse(path, media_type="application/octet-stream", filename=file.filename)
 
 

@@ -85,7 +85,7 @@ async def list_jobs(
     return _json(found)
 
 
-@router.post("", response_model=Job | OldMetadata, responses=refusals(404, 409, 410))
+@router.post("", response_model=Job | OldMetadata, responses=refusals(404, 409, 410, 503))
 async def create_job(
     request: JobRequest, key: Caller, service: Here, dry_run: bool | None = None
 ) -> Response:

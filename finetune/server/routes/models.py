@@ -40,27 +40,29 @@ async def list_models(
     return _json(CardList(data=cards))
 
 
-@router.get("/models/{model_id}", response_model=Card, responses=refusals(404))
+@router.get("/models/{model_id:path}", response_model=Card, responses=refusals(404))
 async def get_model(model_id: str, service: Here) -> Response:
     """Return one model."""
     return _json(service.models.card(model_id))
 
 
-@router.delete("/models/{model_id}", response_model=ModelDeleted, responses=refusals(403, 404))
+@router.delete("/models/{model_id:path}", response_model=ModelDeleted, responses=refusals(403, 404))
 async def delete_model(model_id: str, service: Here) -> Response:
     """Delete a tuned model: its adapter and its checkpoints."""
     await service.delete_model(model_id)
     return _json(ModelDeleted(id=model_id))
 
 
-@router.patch("/fine_tuning/models/{model_id}", response_model=Tuned, responses=refusals(403, 404))
+@router.patch(
+    "/fine_tuning/models/{model_id:path}", response_model=Tuned, responses=refusals(403, 404)
+)
 def change_model(model_id: str, change: ModelChange, service: Here) -> Response:
     """Give a tuned model a name or a description."""
     return _json(service.models.change(model_id, change))
 
 
 @router.post(
-    "/fine_tuning/models/{model_id}/archive",
+    "/fine_tuning/models/{model_id:path}/archive",
     response_model=ArchivedModel,
     responses=refusals(403, 404),
 )
@@ -71,7 +73,7 @@ def archive_model(model_id: str, service: Here) -> Response:
 
 
 @router.delete(
-    "/fine_tuning/models/{model_id}/archive",
+    "/fine_tuning/models/{model_id:path}/archive",
     response_model=ArchivedModel,
     responses=refusals(403, 404),
 )

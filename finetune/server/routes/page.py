@@ -30,7 +30,7 @@ def _admit(
         raise
 
 
-@router.get("/health")
+@router.api_route("/health", methods=["GET", "HEAD"])
 async def check_health(service: Here) -> dict[str, Any]:
     """Tell that the server is up, and reads its database."""
     service.store.read("SELECT 1")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
+import socket
+import threading
 import time
 
 import httpx2
@@ -64,6 +67,39 @@ def test_what_must_not_be_done_twice_is_sent_once(call, raw):
         raw.rest()
 
 
+def test_why_there_is_no_connection_is_said():
+    def speak_plainly():
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as line:
+                    line.recv(1)
+                    line.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.socket() as deaf, socket.create_server(("127.0.0.1", 0)) as listener:
+        deaf.bind(("127.0.0.1", 0))  # never listens
+        thread = threading.Thread(target=speak_plainly, daemon=True)
+        thread.start()
+        for scheme, port, fact in (
+            ("http", deaf.getsockname()[1], "connection refused"),
+            ("https", listener.getsockname()[1], "it speaks no TLS that is understood"),
+        ):
+            client = open_client(f"{scheme}://127.0.0.1:{port}", pace=Pace(tries=2))
+            with pytest.raises(PlatformError, match=f"cannot be reached: {fact}") as caught:
+                client.list_models()
+            assert "finetune serve" in caught.value.hint
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_date_that_no_calendar_has_is_no_fault():
+    def answer(request):
+        dated = {"Date": "Thu, 01 Jan 99999 00:00:00 GMT"}
+        return httpx2.Response(200, json={"data": []}, headers=dated)
+
+    client = open_client("http://127.0.0.1:1", transport=httpx2.MockTransport(answer))
+    assert (client.list_models(), client.skew) == ([], 0)
+
+
 def test_what_was_never_sent_is_repeated():
     tries = []
 
@@ -97,6 +133,14 @@ def test_a_service_is_waited_for_as_long_as_it_asks_within_bounds(header):
         assert clock.now == 12
     if header == "1e9":
         assert clock.now == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [("api.mistral.ai", ""), ("http://127.0.0.1:8000", " --host http://127.0.0.1:8000/v1")],
+)
+def test_a_command_that_is_named_goes_to_the_same_service(text, option):
+    assert read_address(text).option == option
 
 
 def test_a_date_to_wait_until_counts_from_now():

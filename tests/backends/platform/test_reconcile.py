@@ -267,6 +267,21 @@ def test_a_job_that_is_gone_is_said_to_be(run, prepared, service):
         submit(run, *prepared, service, reach=lose)
 
 
+def test_a_file_that_goes_before_the_job_is_made_is_sent_again(run, prepared, serve):
+    def lose(method, path, count):
+        if (method, path, count) == ("POST", "/v1/fine_tuning/jobs", 1):
+            with service.server.store.write() as database:
+                database.execute("DELETE FROM file")
+
+    service = serve(lose)
+    with pytest.raises(TrainingError, match="a file of the job has gone") as caught:
+        submit(run, *prepared, service)
+    assert "the same command" in caught.value.hint
+
+    assert submit(run, *prepared, service).status == "SUCCESS"
+    assert len(service.trained) == 1
+
+
 def test_a_similar_live_job_of_somebody_else_is_named(run, prepared, serve):
     service = serve(
         lambda method, path, _: (
