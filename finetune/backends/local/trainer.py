@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
+from finetune.backends.local.device import is_out_of_memory
 from finetune.backends.local.full import load_weights, save_weights
 from finetune.backends.local.history import SKIPPED, count_skipped, is_spike
 from finetune.backends.local.keeper import Halt, Keeper
@@ -282,15 +283,6 @@ def call_within(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Return a loss that is computed within the model's own call, where shards are gathered."""
     redirect = _ForwardRedirection()
     return lambda model, batch: redirect(model, model, loss, model, batch)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory did not suffice, on a GPU or a CPU."""
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or should_reduce_batch_size(error)
-        or "std::bad_alloc" in str(error)
-    )
 
 
 def _broken(step: int, fact: str) -> TrainingError:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from finetune.backends.local.checkpoints import list_steps
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.samples import collate, pack
 from finetune.backends.local.sft import TASK
@@ -228,6 +229,11 @@ def test_a_kill_costs_nothing_but_time():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\n3 kills: .*; 0 failed\n", done.stdout)
+
+
+def test_room_is_asked_for_the_checkpoints_that_there_will_be(folder, samples):
+    train(folder, samples, save_every=100, keep_checkpoints=10**12)
+    assert list_steps(folder)
 
 
 def test_a_full_disk_leaves_the_old_checkpoints(folder, whole):
