@@ -310,7 +310,7 @@ def find_run(name: str, folder: Path) -> Run:
     if name == "last":
         return runs[-1]
     named = [run for run in runs if name in (run.folder.name, run.state["name"])]
-    matches = named[-1:] or [run for run in runs if run.folder.name.startswith(name)]
+    matches = named[-1:] or [run for run in runs if name and run.folder.name.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     names = [run.folder.name for run in runs]

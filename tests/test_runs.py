@@ -80,7 +80,7 @@ def test_runs_are_found_by_path_name_prefix_and_last(make, tmp_path):
     assert find_run("last", runs).folder in (one.folder, two.folder)
 
 
-@pytest.mark.parametrize("name", ["gamma", "a"])
+@pytest.mark.parametrize("name", ["gamma", "a", ""])
 def test_a_run_that_is_not_there_or_not_unique_is_a_usage_error(make, tmp_path, name):
     make(tmp_path / "runs" / "alpha-1")
     make(tmp_path / "runs" / "alpha-2")

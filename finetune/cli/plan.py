@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import click
 
 from finetune.cli.console import Console, output_options
 from finetune.cli.options import recipe_options, workers_option
+from finetune.errors import UsageError
 from finetune.text import duration, plural, safe, size
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def command(
     from finetune.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides, backend=backend)
+    if memory is not None and not math.isfinite(memory):
+        raise UsageError(f"--memory {memory}: is no number of GB")
     budget = None if memory is None else round(memory * 1e9)
     with console.progress() as progress:
         plan = pipeline.plan(loaded, memory=budget, workers=workers, progress=progress)

@@ -64,6 +64,13 @@ def test_plan_prints_one_json_document(finetune, recipe):
     assert made["records"] + made["validation_records"] == 30
 
 
+@pytest.mark.parametrize("memory", ["nan", "inf", "0"])
+def test_memory_that_no_gpu_has_exits_2(finetune, recipe, memory):
+    done = finetune("plan", recipe, "--memory", memory)
+    assert done.returncode == 2
+    assert "--memory" in done.stderr
+
+
 def test_plan_exits_3_where_the_data_would_stop_the_run(finetune, recipe, tmp_path):
     text = (tmp_path / "chats.jsonl").read_text(encoding="utf-8")
     (tmp_path / "chats.jsonl").write_text(text.replace("What is 1", "What is 1" + " 1" * 600))
