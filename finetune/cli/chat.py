@@ -54,8 +54,8 @@ def command(
     found = find_run(run, RUNS)
     if found.model is None:
         raise UsageError(
-            f"{found.folder}: has no tuned model yet: its state is `{found.state['state']}`",
-            hint="`finetune run` on the same recipe goes on",
+            f"{found.folder}: has no tuned model: its state is `{found.state['state']}`",
+            hint=found.find_remedy(),
         )
     if found.recipe.method == "classifier":
         raise UsageError(

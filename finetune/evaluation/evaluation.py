@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.backends.local.base import require_base
+from finetune.backends.local.base import check_adapter
 from finetune.backends.local.model import is_adapter, load_model, load_tuned, resolve_model
 from finetune.backends.local.vision import check_vision
 from finetune.backends.platform.api import Client
@@ -104,8 +104,8 @@ def evaluate(
 
 def _require_model(run: Run) -> None:
     if not run.tuned.is_dir():
-        raise RunError(f"{run.folder}: has no tuned model", hint="`finetune run` makes it")
-    require_base(run.tuned, run.recipe.model)
+        raise RunError(f"{run.folder}: has no tuned model", hint=run.find_remedy())
+    check_adapter(run.tuned, run.recipe.model)
 
 
 def _evaluate_classifier(

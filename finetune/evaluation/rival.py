@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.backends.local.base import require_base
+from finetune.backends.local.base import check_adapter
 from finetune.backends.local.model import Dtype, Quantize, is_adapter, resolve_model
 from finetune.errors import RunError, UsageError
 from finetune.progress import Progress, silent
@@ -47,7 +47,7 @@ def find_rival(name: str, recipe: Recipe, runs: Path, *, progress: Progress = si
     """
     local = recipe.local
     if is_adapter(Path(name)):
-        require_base(Path(name), recipe.model)
+        check_adapter(Path(name), recipe.model)
         folder = resolve_model(recipe.model, progress=progress)
         return Rival(name, folder, Path(name), local.dtype, local.quantize)
     try:
@@ -61,8 +61,8 @@ def find_rival(name: str, recipe: Recipe, runs: Path, *, progress: Progress = si
             raise
         return Rival(name, folder, None, local.dtype, local.quantize)
     if not run.tuned.is_dir():
-        raise RunError(f"{run.folder}: has no tuned model", hint="`finetune run` makes it")
+        raise RunError(f"{run.folder}: has no tuned model", hint=run.find_remedy())
     own = run.recipe
-    require_base(run.tuned, own.model)
+    check_adapter(run.tuned, own.model)
     folder = resolve_model(own.model, progress=progress)
     return Rival(run.folder.name, folder, run.tuned, own.local.dtype, own.local.quantize)

@@ -1,4 +1,4 @@
-"""Which base an adapter was trained on, by what its config says."""
+"""What an adapter's own files say: whether they are whole, and which base it was trained on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from finetune.catalog import find_model
 from finetune.errors import UsageError
 from finetune.files import read_json
 
+_DAMAGED = "put a whole copy of it back, or train again with `finetune run --fresh`"
 
-def require_base(tuned: Path, ref: str) -> None:
-    """Refuse an adapter that says of itself that it was trained on another base.
+
+def check_adapter(tuned: Path, ref: str) -> None:
+    """Refuse an adapter that is damaged, or says of itself that it was trained on another base.
 
     Two models of one shape take each other's adapters, and answer nonsense. Whoever has no base
     named in its config is taken at the word of who put it there.
@@ -22,11 +24,17 @@ def require_base(tuned: Path, ref: str) -> None:
         ref: The run's own model, as its recipe names it.
 
     Raises:
-        UsageError: It is another's.
+        UsageError: It is.
     """
     if not is_adapter(tuned):
         return
-    named = read_json(tuned / "adapter_config.json").get("base_model_name_or_path")
+    config = read_json(tuned / "adapter_config.json")
+    if not isinstance(config, dict) or not {"peft_type", "r", "lora_alpha"} <= config.keys():
+        raise UsageError(
+            f"{tuned}: damaged: `adapter_config.json` is no config of a LoRA adapter", hint=_DAMAGED
+        )
+    _require_whole(tuned / "adapter_model.safetensors")
+    named = config.get("base_model_name_or_path")
     if not named or _names_same(str(named), ref):
         return
     raise UsageError(
@@ -34,6 +42,21 @@ def require_base(tuned: Path, ref: str) -> None:
         f" run `{ref}`",
         hint="put the run's own adapter back, or train on that base",
     )
+
+
+def _require_whole(weights: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            file.keys()
+    except FileNotFoundError:
+        return  # whoever reads it says so
+    except (OSError, SafetensorError):
+        raise UsageError(
+            f"{weights.parent}: damaged: `{weights.name}` is no whole file of safetensors",
+            hint=_DAMAGED,
+        ) from None
 
 
 def _names_same(one: str, other: str) -> bool:

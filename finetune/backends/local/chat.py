@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.backends.local.base import require_base
+from finetune.backends.local.base import check_adapter
 from finetune.backends.local.generate import find_context, generate
 from finetune.backends.local.model import load_tuned, resolve_model
 from finetune.backends.local.vision import check_vision
@@ -40,7 +40,7 @@ class Chat:
         max_new_tokens: int = 512,
         progress: Progress = silent,
     ) -> None:
-        require_base(tuned, recipe.model)
+        check_adapter(tuned, recipe.model)
         folder = self._folder = resolve_model(recipe.model, progress=progress)
         self.tokenizer = load_tokenizer(folder)
         local = recipe.local

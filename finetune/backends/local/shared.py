@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.backends.local.base import require_base
+from finetune.backends.local.base import check_adapter
 from finetune.backends.local.model import load_adapter, load_model, resolve_model
 from finetune.errors import UsageError
 from finetune.tokens import Tokenizer, load_tokenizer
@@ -64,7 +64,7 @@ class Shared:
         if name is None:
             self._made += 1
             name = f"adapter-{self._made}"
-            require_base(adapter, self.ref)
+            check_adapter(adapter, self.ref)
             try:
                 self._model = load_adapter(self._model, adapter, name=name)
             except UsageError:

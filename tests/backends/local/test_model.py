@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from finetune.backends.local.base import require_base
+from finetune.backends.local.base import check_adapter
 from finetune.backends.local.model import (
     choose_dtype,
     load_adapter,
@@ -141,6 +141,11 @@ def test_an_adapter_for_a_base_of_another_depth(tiny_adapter, shape):
         load_adapter(other, tiny_adapter)
 
 
+def write_config(folder, base):
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
 @pytest.mark.parametrize(
     ("named", "ref"),
     [
@@ -155,9 +160,8 @@ def test_an_adapter_for_a_base_of_another_depth(tiny_adapter, shape):
     ],
 )
 def test_names_that_mean_one_base(tmp_path, named, ref):
-    config = {"base_model_name_or_path": named}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    require_base(tmp_path, ref)
+    write_config(tmp_path, named)
+    check_adapter(tmp_path, ref)
 
 
 @pytest.mark.parametrize(
@@ -170,19 +174,36 @@ def test_names_that_mean_one_base(tmp_path, named, ref):
     ],
 )
 def test_an_adapter_that_names_another_base(tmp_path, named, ref):
-    config = {"base_model_name_or_path": named}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    write_config(tmp_path, named)
     with pytest.raises(UsageError, match="was trained on another base") as caught:
-        require_base(tmp_path, ref)
+        check_adapter(tmp_path, ref)
     assert f"names `{named}`, the run `{ref}`" in str(caught.value)
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("adapter_config.json", b"[]", "is no config of a LoRA adapter"),
+        ("adapter_config.json", b'{"peft_type": "LORA"}', "is no config of a LoRA adapter"),
+        ("adapter_config.json", b'{"peft_type": ', "not a JSON document"),
+        ("adapter_model.safetensors", b"", "is no whole file of safetensors"),
+        ("adapter_model.safetensors", None, "is no whole file of safetensors"),
+    ],
+)
+def test_a_damaged_adapter(tmp_path, tiny_base, tiny_adapter, name, data, message):
+    adapter = shutil.copytree(tiny_adapter, tmp_path / "adapter")
+    check_adapter(adapter, str(tiny_base))
+    whole = (adapter / name).read_bytes()
+    (adapter / name).write_bytes(whole[:-100] if data is None else data)
+    with pytest.raises(UsageError, match=message):
+        check_adapter(adapter, str(tiny_base))
+
+
 def test_a_folder_that_two_paths_lead_to_is_one_base(tmp_path, tiny_base):
     (tmp_path / "link").symlink_to(tiny_base)
-    config = {"base_model_name_or_path": str(tiny_base)}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    require_base(tmp_path, str(tmp_path / "link"))
+    write_config(tmp_path, str(tiny_base))
+    check_adapter(tmp_path, str(tmp_path / "link"))
 
 
 def test_an_adapter_that_is_not_there(tiny_base, tmp_path):
