@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import RUNS
+from finetune.cli.options import RUNS, call_run
 from finetune.errors import DataError, UsageError
 from finetune.text import safe
 
@@ -63,7 +63,7 @@ def command(run: str, text: tuple[str, ...], path: Path | None, console: Console
         named = {target.name: _choose(target, one) for target in classifier.head.targets}
         console.emit({"line": number, "labels": named, "scores": one})
         console.show(f"{_describe(named, one)}  {_begin(record)}")
-    console.next(f"finetune export {found.folder.name} --to adapter -o DIR")
+    console.next(f"finetune export {call_run(found)} --to adapter -o DIR")
 
 
 def _read(path: Path | None) -> Iterator[tuple[int, ClassifierRecord]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,8 +61,9 @@ def command(
         console.show(f"note         {note}")
     for problem in plan.problems:
         console.show(f"problem      {problem}", style="red")
-    chosen = f" --backend {backend}" if backend else ""
-    console.next(f"finetune run {recipe}{chosen}")
+    chosen = ["--backend", backend] if backend else []
+    given = [word for pair in overrides for word in ("-s", pair)]
+    console.next(shlex.join(["finetune", "run", str(recipe), *chosen, *given]))
     if plan.problems:
         raise click.exceptions.Exit(3)
 

@@ -56,6 +56,12 @@ def test_plan_shows_the_bill_on_stdout_and_the_next_command_on_stderr(finetune, 
     assert done.stderr.endswith(f"next: finetune run {recipe}\n")
 
 
+def test_what_was_planned_is_what_the_next_command_runs(finetune, recipe):
+    done = finetune("plan", recipe, "-s", "training.epochs=2", "-s", "data.ignore=[]")
+    wanted = f"next: finetune run {recipe} -s training.epochs=2 -s 'data.ignore=[]'\n"
+    assert done.stderr.endswith(wanted)
+
+
 def test_plan_prints_one_json_document(finetune, recipe):
     done = finetune("plan", recipe, "--json", "-s", "training.epochs=2", "--memory", "24")
     made = json.loads(done.stdout)
