@@ -94,6 +94,8 @@ def _parse(data: bytes, name: str, number: int) -> ClassifierRecord:
         raise DataError("is no object with `text` or `messages`", file=name, line=number) from None
     if (record.text is msgspec.UNSET) == (record.messages is msgspec.UNSET):  # type: ignore[union-attr]
         raise DataError("needs either `text` or `messages`", file=name, line=number)
+    if record.messages == [] or record.text == "":  # type: ignore[union-attr]
+        raise DataError("holds nothing to label", file=name, line=number)
     return record  # type: ignore[return-value]
 
 
