@@ -12,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from finetune import corpus, evaluation, report, runs
@@ -33,6 +31,7 @@ from finetune.files import Lock
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.runs import Run
+from finetune.signals import interruptible
 
 if TYPE_CHECKING:
     from finetune.backends.platform.access import Key
@@ -316,7 +315,8 @@ def _work(
     progress: Progress,
 ) -> None:
     try:
-        with _signals(current.folder):
+        place = f"{current.folder}: interrupted, state saved"
+        with interruptible(place, hint="the same command goes on"):
             if current.model is None:
                 current.set_state("training")
                 train(current, recipe, dataset, progress=progress)
@@ -355,24 +355,3 @@ def _measure(current: Run, dataset: corpus.Dataset, key: Key | None, progress: P
 def _was_asked(current: Run) -> bool:
     """Tell whether somebody has cancelled the run."""
     return any(event["event"] == "cancel" for event in current.events()[-3:])
-
-
-@contextlib.contextmanager
-def _signals(folder: Path) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted`; the trainer puts its own in between."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise Interrupted(
-            number, f"{folder}: interrupted, state saved", hint="the same command goes on"
-        )
-
-    try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are somebody else's
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 
 from finetune import __version__
 from finetune.errors import RunError, UsageError
@@ -41,6 +42,7 @@ from finetune.text import did_you_mean, rate
 SCHEMA = 1
 FINISHED = ("done", "failed", "cancelled")
 STATES = ("preparing", "training", "evaluating", "done", "failed", "cancelled", "interrupted")
+_SAID = frozenset({"run", "name", "state", "identity", "backend", "dataset", "created"})
 _LIBRARIES = ("mistral-common", "torch", "transformers", "trl", "peft", "accelerate")
 
 
@@ -100,8 +102,14 @@ class Run:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What `run.json` says now."""
-        state: dict[str, Any] = read_json(self.folder / "run.json")
+        """What `run.json` says now.
+
+        Raises:
+            UsageError: It is not what a run says.
+        """
+        state = read_json(self.folder / "run.json")
+        if not isinstance(state, dict) or not state.keys() >= _SAID:
+            raise UsageError(f"{self.folder / 'run.json'}: does not say what a run says")
         return state
 
     @property
@@ -111,13 +119,30 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe as resolved when the run was made."""
-        return Recipe.model_validate(read_json(self.folder / "recipe.resolved.json")["settings"])
+        """The recipe as resolved when the run was made.
+
+        Raises:
+            RunError: It is none of this version's.
+        """
+        place = self.folder / "recipe.resolved.json"
+        document = read_json(place)
+        try:
+            return Recipe.model_validate(document["settings"])
+        except (ValidationError, KeyError, TypeError) as error:
+            faults = error.errors() if isinstance(error, ValidationError) else []
+            keys = ", ".join(f"`{'.'.join(map(str, fault['loc']))}`" for fault in faults[:3])
+            made_by = self.state.get("versions", {}).get("finetune", "another version")
+            raise RunError(
+                f"{place}: not a recipe of finetune {__version__}: {keys or 'no `settings`'}",
+                hint=f"finetune {made_by} has made this run",
+            ) from None
 
     @property
     def recipe_resolved(self) -> list[dict[str, Any]]:
         """Every setting as `{"key", "value", "origin"}`."""
-        rows: list[dict[str, Any]] = read_json(self.folder / "recipe.resolved.json")["origins"]
+        rows: list[dict[str, Any]] = read_json(self.folder / "recipe.resolved.json").get(
+            "origins", []
+        )
         return rows
 
     @property
@@ -148,7 +173,16 @@ class Run:
     @property
     def model(self) -> str | None:
         """The tuned model: the name of its folder here, or an id of the platform; else None."""
-        return self.tuned.name if self.tuned.is_dir() else self.state.get("tuned_model")
+        if self.tuned.is_dir():
+            return self.tuned.name
+        state = self.state
+        return state.get("tuned_model") if state["backend"] == "platform" else None
+
+    def find_remedy(self) -> str:
+        """Return what to do where there is no tuned model."""
+        if self.state["state"] == "done":
+            return "put its folder `adapter/` or `model/` back, or train again with `--fresh`"
+        return "`finetune run` on the same recipe goes on"
 
     def set_state(self, state: str, **facts: Any) -> None:
         """Write a new state and further facts into `run.json`."""
@@ -176,6 +210,8 @@ class Run:
         """Return the metrics by step; a step that was done again counts once, as done last."""
         steps: dict[int, dict[str, Any]] = {}
         for line in read_journal(self.folder / "metrics.jsonl"):
+            if "step" not in line:
+                continue
             steps[line["step"]] = steps.get(line["step"], {}) | line
         return [steps[step] for step in sorted(steps)]
 
@@ -310,7 +346,7 @@ def find_run(name: str, folder: Path) -> Run:
     if name == "last":
         return runs[-1]
     named = [run for run in runs if name in (run.folder.name, run.state["name"])]
-    matches = named[-1:] or [run for run in runs if run.folder.name.startswith(name)]
+    matches = named[-1:] or [run for run in runs if name and run.folder.name.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     names = [run.folder.name for run in runs]

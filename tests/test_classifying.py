@@ -148,6 +148,8 @@ def test_classify_gives_scores_for_texts_and_conversations(run, workshop, finetu
         ('{"text": 3}', "is no object with `text` or `messages`"),
         ("{", "is no object with `text` or `messages`"),
         ("{}", "needs either `text` or `messages`"),
+        ('{"messages": []}', "holds nothing to label"),
+        ('{"text": ""}', "holds nothing to label"),
         ('{"text": "a", "messages": []}', "needs either `text` or `messages`"),
     ],
 )

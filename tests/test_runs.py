@@ -58,6 +58,37 @@ def test_identity_is_what_is_trained_and_how(tmp_path):
     assert identify(recipe(training={"learning_rate": 2e-4}), "d1") != same
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"state": "done"}'])
+def test_a_document_that_is_no_run(make, text):
+    run = make()
+    (run.folder / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=r"run\.json: does not say what a run says"):
+        _ = run.state
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"settings": {"model": "m", "data": {"train": [{"path": "x"}]}, "later": 1}}', "`later`"),
+        ("[]", "no `settings`"),
+    ],
+)
+def test_a_recipe_of_another_version_is_named(make, text, said):
+    run = make()
+    (run.folder / "recipe.resolved.json").write_text(text)
+    with pytest.raises(RunError, match=f"not a recipe of finetune .*: {said}") as caught:
+        _ = run.recipe
+    assert caught.value.hint.startswith("finetune ")
+
+
+def test_a_local_run_without_its_adapter_is_nobody_elses(make):
+    """Its questions must not go to the platform, which has no such model."""
+    run = make()
+    run.set_state("done", tuned_model="adapter")
+    assert run.model is None
+    assert "put its folder" in run.find_remedy()
+
+
 def test_the_newest_run_of_an_identity_that_was_not_cancelled_is_found(make, tmp_path):
     first, second, third = make(), make(), make()
     third.set_state("cancelled")
@@ -80,7 +111,7 @@ def test_runs_are_found_by_path_name_prefix_and_last(make, tmp_path):
     assert find_run("last", runs).folder in (one.folder, two.folder)
 
 
-@pytest.mark.parametrize("name", ["gamma", "a"])
+@pytest.mark.parametrize("name", ["gamma", "a", ""])
 def test_a_run_that_is_not_there_or_not_unique_is_a_usage_error(make, tmp_path, name):
     make(tmp_path / "runs" / "alpha-1")
     make(tmp_path / "runs" / "alpha-2")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import RUNS, key_option, read_key
+from finetune.cli.options import RUNS, call_run, key_option, read_key
 from finetune.errors import RunError
 from finetune.text import safe
 
@@ -28,11 +28,11 @@ def command(run: str, key_file: Path | None, console: Console) -> None:
         console.emit({"run": str(found.folder), "asked": True})
         console.name(found.folder.name)
         console.say(f"{found.folder.name}: {safe(status)}")
-        console.next(f"finetune show {found.folder.name}")
+        console.next(f"finetune show {call_run(found)}")
         return
     if not found.cancel():
         raise RunError(f"{found.folder}: no process works on it ({found.state['state']})")
     console.emit({"run": str(found.folder), "asked": True})
     console.name(found.folder.name)
     console.say(f"{found.folder.name}: asked to stop at the end of its step")
-    console.next(f"finetune show {found.folder.name}")
+    console.next(f"finetune show {call_run(found)}")

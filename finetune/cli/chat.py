@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import RUNS, key_option, read_key
+from finetune.cli.options import RUNS, call_run, key_option, read_key, suggest_use
 from finetune.errors import DataError, UsageError
 from finetune.files import to_json
 from finetune.records import AssistantMessage, text_of
@@ -54,13 +54,13 @@ def command(
     found = find_run(run, RUNS)
     if found.model is None:
         raise UsageError(
-            f"{found.folder}: has no tuned model yet: its state is `{found.state['state']}`",
-            hint="`finetune run` on the same recipe goes on",
+            f"{found.folder}: has no tuned model: its state is `{found.state['state']}`",
+            hint=found.find_remedy(),
         )
     if found.recipe.method == "classifier":
         raise UsageError(
             f"{found.folder}: its model is a classifier and gives no answers",
-            hint=f"`finetune classify {found.folder.name}`",
+            hint=f"`{suggest_use(found)}`",
         )
     talk = prompt is None and sys.stdin.isatty()
     question = prompt if talk or prompt is not None else sys.stdin.read().strip()
@@ -75,7 +75,7 @@ def command(
             console.emit({"run": found.folder.name, "message": msgspec.to_builtins(answer)})
             console.show(safe(_show(answer), 100_000))
     local = found.tuned.is_dir()
-    following = f"export {found.folder.name} --to merged -o DIR" if local else "runs"
+    following = f"export {call_run(found)} --to merged -o DIR" if local else "runs"
     console.next(f"finetune {following}")
 
 

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import RUNS
+from finetune.cli.options import RUNS, call_run
 from finetune.errors import DataError, UsageError
 from finetune.text import safe
 
@@ -63,7 +63,7 @@ def command(run: str, text: tuple[str, ...], path: Path | None, console: Console
         named = {target.name: _choose(target, one) for target in classifier.head.targets}
         console.emit({"line": number, "labels": named, "scores": one})
         console.show(f"{_describe(named, one)}  {_begin(record)}")
-    console.next(f"finetune export {found.folder.name} --to adapter -o DIR")
+    console.next(f"finetune export {call_run(found)} --to adapter -o DIR")
 
 
 def _read(path: Path | None) -> Iterator[tuple[int, ClassifierRecord]]:
@@ -94,6 +94,8 @@ def _parse(data: bytes, name: str, number: int) -> ClassifierRecord:
         raise DataError("is no object with `text` or `messages`", file=name, line=number) from None
     if (record.text is msgspec.UNSET) == (record.messages is msgspec.UNSET):  # type: ignore[union-attr]
         raise DataError("needs either `text` or `messages`", file=name, line=number)
+    if record.messages == [] or record.text == "":  # type: ignore[union-attr]
+        raise DataError("holds nothing to label", file=name, line=number)
     return record  # type: ignore[return-value]
 
 

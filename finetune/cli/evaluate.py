@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import RUNS, read_key
+from finetune.cli.options import RUNS, read_key, suggest_use
 from finetune.cli.run import show_measures
 
 
@@ -48,5 +48,4 @@ def command(run: str, against: str | None, key_file: Path | None, console: Conso
     show_measures(console, measures)
     console.show(f"answers {found.folder / 'predictions.jsonl'}")
     console.show(f"report  {found.folder / 'report.html'}")
-    verb = "classify" if found.recipe.method == "classifier" else "chat"
-    console.next(f"finetune {verb} {found.folder.name}")
+    console.next(suggest_use(found))

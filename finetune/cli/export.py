@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import RUNS
+from finetune.cli.options import RUNS, call_run
 from finetune.text import size
 
 
@@ -51,4 +51,4 @@ def command(run: str, to: str, output: Path, console: Console, **options: Any) -
         )
     if "address" in facts:
         console.show(f"{facts['address']}  {'private' if facts['private'] else 'public'}")
-    console.next(facts.get("command") or f"finetune report {found.folder.name}")
+    console.next(facts.get("command") or f"finetune report {call_run(found)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,7 @@ def command(place: str, model: str, console: Console) -> None:
                 console, tokenizer, sample, line=number, index=index, of=len(samples), answer=name
             )
     console.say(f"{plural(tokens, 'token')}, {trained:,} trained; tokenizer {tokenizer.version}")
-    console.next(f"finetune validate {path} --for {model}")
+    console.next(shlex.join(["finetune", "validate", str(path), "--for", model]))
 
 
 def split_place(place: str) -> tuple[Path, int | None]:

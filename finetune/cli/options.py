@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,22 @@ import click
 
 if TYPE_CHECKING:
     from finetune.backends.platform.access import Key
+    from finetune.runs import Run
 
 RUNS = Path("runs")
 MAX_WORKERS = 64  # each is an interpreter of its own
+
+
+def call_run(run: Run) -> str:
+    """Return what RUN on the command line may be: its name, or its path where it lies elsewhere."""
+    here = run.folder.resolve().parent == RUNS.resolve()
+    return shlex.quote(run.folder.name if here else str(run.folder))
+
+
+def suggest_use(run: Run) -> str:
+    """Return the command that puts a question to a run's model."""
+    verb = "classify" if run.state["method"] == "classifier" else "chat"
+    return f"finetune {verb} {call_run(run)}"
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 
 from finetune.cli.console import Console, output_options
 from finetune.cli.options import recipe_options, workers_option
+from finetune.errors import UsageError
 from finetune.text import duration, plural, safe, size
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ def command(
     from finetune.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides, backend=backend)
+    if memory is not None and not math.isfinite(memory):
+        raise UsageError(f"--memory {memory}: is no number of GB")
     budget = None if memory is None else round(memory * 1e9)
     with console.progress() as progress:
         plan = pipeline.plan(loaded, memory=budget, workers=workers, progress=progress)
@@ -57,9 +61,9 @@ def command(
         console.show(f"note         {note}")
     for problem in plan.problems:
         console.show(f"problem      {problem}", style="red")
-    chosen = f" --backend {backend}" if backend else ""
-    chosen += "".join(f" -s {shlex.quote(override)}" for override in overrides)
-    console.next(f"finetune run {shlex.quote(str(recipe))}{chosen}")
+    chosen = ["--backend", backend] if backend else []
+    given = [word for pair in overrides for word in ("-s", pair)]
+    console.next(shlex.join(["finetune", "run", str(recipe), *chosen, *given]))
     if plan.problems:
         raise click.exceptions.Exit(3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _import(
     for note in made.notes:
         console.say(f"note: {safe(note)}", style="yellow")
     console.say(f"wrote {target}")
-    console.next(f"finetune plan {target}")
+    console.next(f"finetune plan {shlex.quote(str(target))}")
 
 
 def _fetch(job: str, host: str, key_file: Path | None) -> dict[str, Any]:
@@ -131,4 +132,4 @@ def _copy(name: str | None, recipes: dict[str, Path], console: Console) -> None:
     console.emit({"recipe": str(target)})
     console.name(target)
     console.say(f"copied {target}")
-    console.next(f"finetune plan {target}")
+    console.next(f"finetune plan {shlex.quote(str(target))}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import RUNS
+from finetune.cli.options import RUNS, suggest_use
 
 
 @click.command("report")
@@ -22,4 +22,4 @@ def command(run: str, other: str | None, console: Console) -> None:
     console.emit({"run": str(found.folder), "report": str(path)})
     console.name(path)
     console.show(str(path))
-    console.next(f"finetune chat {found.folder.name}")
+    console.next(suggest_use(found))

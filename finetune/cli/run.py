@@ -14,6 +14,7 @@ from finetune.cli.options import (
     key_option,
     read_key,
     recipe_options,
+    suggest_use,
     workers_option,
     yes_option,
 )
@@ -81,8 +82,7 @@ def command(
     else:
         passed = dt.datetime.now(dt.UTC) - started
         console.say(f"done in {duration(passed.total_seconds())}", style="green")
-    verb = "classify" if loaded.method == "classifier" else "chat"
-    console.next(f"finetune {verb} {run.folder.name}")
+    console.next(suggest_use(run))
 
 
 def _show_run(console: Console, run: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from finetune.cli.console import Console, output_options
-from finetune.cli.options import RUNS
+from finetune.cli.options import RUNS, call_run, suggest_use
 from finetune.cli.run import show_measures
 from finetune.text import money, safe, sparkline
 
@@ -39,5 +39,8 @@ def command(run: str, console: Console) -> None:
     if state.get("speed"):
         console.show(f"{'speed':<9} {describe_speed(state['speed'])}")
     show_measures(console, found.evaluation())
-    done = state["state"] == "done"
-    console.next(f"finetune chat {run}" if done else f"finetune watch {run}")
+    if state["state"] == "done":
+        console.next(suggest_use(found))
+    else:
+        works = state["backend"] == "platform" or found.worker() is not None
+        console.next(f"finetune watch {call_run(found)}" if works else "finetune run RECIPE")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from finetune.cli.console import Console, describe, output_options
-from finetune.cli.options import RUNS, key_option, read_key
+from finetune.cli.options import RUNS, call_run, key_option, read_key
 from finetune.errors import RunError, TrainingError
 from finetune.text import safe
 
@@ -55,7 +55,7 @@ def command(run: str, key_file: Path | None, console: Console) -> None:
         time.sleep(POLL_SECONDS)
     console.name(found.folder.name)
     if last_state == "done":
-        console.next(f"finetune report {found.folder.name}")
+        console.next(f"finetune report {call_run(found)}")
     elif last_state in FINISHED:
         raise TrainingError(
             f"{found.folder}: {last_state}: {state['error'] or 'no reason noted'}",

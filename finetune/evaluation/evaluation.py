@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from finetune.backends.local.base import check_adapter
 from finetune.backends.local.model import is_adapter, load_model, load_tuned, resolve_model
 from finetune.backends.local.vision import check_vision
 from finetune.backends.platform.api import Client
@@ -66,12 +67,12 @@ def evaluate(
 
     Raises:
         RunError: The run has no model yet, or nothing was held out.
-        UsageError: `against` means nothing.
+        UsageError: `against` means nothing, or an adapter is another base's.
         RecipeError: The recipe's judge may not see these data.
         PlatformError: The judge does not answer; all other measures are written.
     """
-    if service is None and not run.tuned.is_dir():
-        raise RunError(f"{run.folder}: has no tuned model", hint="`finetune run` makes it")
+    if service is None:
+        _require_model(run)
     recipe, dataset = run.recipe, Dataset.load(run.dataset)
     if recipe.method == "classifier":
         return _evaluate_classifier(run, dataset, against, service, progress)
@@ -99,6 +100,12 @@ def evaluate(
     if bench is not None:
         _judge(run, document, exam, outcomes, bench, progress)
     return document
+
+
+def _require_model(run: Run) -> None:
+    if not run.tuned.is_dir():
+        raise RunError(f"{run.folder}: has no tuned model", hint=run.find_remedy())
+    check_adapter(run.tuned, run.recipe.model)
 
 
 def _evaluate_classifier(

@@ -18,6 +18,8 @@ from finetune.evaluation.rewards import Side
 from finetune.progress import Progress, silent
 from finetune.tokens import Sample, Tokenizer
 
+_LARGEST_EXPONENT = 700.0  # e to more of a model gone astray is no number any more
+
 
 class Outcome(NamedTuple):
     """What one model made of the exam.
@@ -125,7 +127,8 @@ class Exam:
         scores: dict[str, Score] = {}
         if any(count for _, count in outcome.losses):
             scores["loss"] = self._mean(outcome.losses)
-            scores["perplexity"] = _exponential(scores["loss"])
+            if scores["loss"]["high"] < _LARGEST_EXPONENT:
+                scores["perplexity"] = _exponential(scores["loss"])
         if outcome.general:
             scores["general_loss"] = self._mean(outcome.general)
         compared = self.compare(outcome)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.backends.local.model import Dtype, Quantize, resolve_model
+from finetune.backends.local.base import check_adapter
+from finetune.backends.local.model import Dtype, Quantize, is_adapter, resolve_model
 from finetune.errors import RunError, UsageError
-from finetune.files import read_json
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.runs import find_run
@@ -42,17 +42,12 @@ def find_rival(name: str, recipe: Recipe, runs: Path, *, progress: Progress = si
         progress: Told while a model is built or fetched.
 
     Raises:
-        UsageError: It means nothing.
+        UsageError: It means nothing, or an adapter is one for another model.
         RunError: The run has no adapter yet.
     """
     local = recipe.local
-    if (Path(name) / "adapter_config.json").is_file():
-        base = read_json(Path(name) / "adapter_config.json").get("base_model_name_or_path")
-        if base not in (None, "", recipe.model):
-            raise UsageError(
-                f"{name}: this adapter is not one for `{recipe.model}`, the run's own model",
-                hint="name the run that made it, or merge it into its model first",
-            )
+    if is_adapter(Path(name)):
+        check_adapter(Path(name), recipe.model)
         folder = resolve_model(recipe.model, progress=progress)
         return Rival(name, folder, Path(name), local.dtype, local.quantize)
     try:
@@ -66,7 +61,8 @@ def find_rival(name: str, recipe: Recipe, runs: Path, *, progress: Progress = si
             raise
         return Rival(name, folder, None, local.dtype, local.quantize)
     if not run.tuned.is_dir():
-        raise RunError(f"{run.folder}: has no tuned model", hint="`finetune run` makes it")
+        raise RunError(f"{run.folder}: has no tuned model", hint=run.find_remedy())
     own = run.recipe
+    check_adapter(run.tuned, own.model)
     folder = resolve_model(own.model, progress=progress)
     return Rival(run.folder.name, folder, run.tuned, own.local.dtype, own.local.quantize)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune.backends.local.base import check_adapter
 from finetune.backends.local.model import is_adapter
 from finetune.errors import UsageError
 from finetune.files import sync_file, sync_folder
@@ -57,8 +58,8 @@ def export(
         `command` where there is one that uses it.
 
     Raises:
-        UsageError: Unknown form or option, the folder is there, the run has no tuned model, or the
-            form cannot hold the model.
+        UsageError: Unknown form or option, the folder is there, the run has no tuned model or one
+            of another base, or the form cannot hold the model.
         TrainingError: What was written does not say what base and adapter say.
     """
     if to not in EXPORTERS:
@@ -76,7 +77,7 @@ def export(
     if not run.tuned.is_dir():
         raise UsageError(
             f"{run.folder}: has no tuned model: its state is `{run.state['state']}`",
-            hint="`finetune run` on the same recipe goes on",
+            hint=run.find_remedy(),
         )
     if run.recipe.method == "classifier" and to != "adapter":
         raise UsageError(
@@ -88,6 +89,7 @@ def export(
             f"{to}: this form holds adapters, and the run trained all weights of its model",
             hint="`--to merged` writes the model, as do `consolidated`, `gguf` and `ollama`",
         )
+    check_adapter(run.tuned, run.recipe.model)
     with _whole(folder) as temporary:
         facts: dict[str, Any] = write(run, temporary, progress=progress, **(options or {}))
     if "command" in facts:

@@ -222,7 +222,7 @@ class _Bill:
         total = add_up(counting.sources)
         steps = epochs = seen = None
         if self.local:
-            weights = None if len(set(counting.weights)) == 1 else counting.weights
+            weights = None if set(counting.weights) <= {1.0} else counting.weights
             schedule = plan_training(recipe, counting.lengths, weights, counting.passes)
             steps, epochs = len(schedule), schedule[-1].epoch
             seen = sum(step.tokens for step in schedule)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError
+from finetune.files import slug
 from finetune.methods import METHODS
 from finetune.recipe.faults import explain_faults
 from finetune.recipe.source import Document, Key, read_document, read_value
@@ -48,7 +49,7 @@ def load_recipe(
         _apply(document, override)
     if backend is not None:
         _set(document, ("backend",), backend, "--backend")
-    document.values.setdefault("name", path.stem)
+    document.values.setdefault("name", slug(path.stem).lstrip("_.-") or "run")
     try:
         recipe = Recipe.model_validate(document.values)
     except ValidationError as error:

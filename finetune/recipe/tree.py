@@ -213,7 +213,7 @@ class Lora(Section):
     """Scale of the adapter: its output is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input."""
-    targets: Literal["auto"] | list[str] = "auto"
+    targets: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = "auto"
     """Modules that get an adapter: `auto` is the seven linears of the language model."""
     rslora: bool = False
     """Divide by the square root of the rank instead of the rank, which steadies high ranks."""
@@ -270,7 +270,7 @@ and publish the best checkpoint."""
     """Steps between two checkpoints (a tenth of the run where absent)."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Committed checkpoints kept on disk."""
-    threads: PositiveInt | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """CPU threads of each process (all cores, shared among the processes, where absent)."""
     launch: Launch = Launch()
     """Processes that train one model together, started by `accelerate launch`."""
@@ -346,7 +346,7 @@ class Recipe(Section):
     """Model to tune: a catalog name, a hub id or a local path."""
     method: str = "sft"
     """How it is trained; `finetune explain method` lists the methods."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of everything random."""
     data: Data
     """Sources, and what may happen to them on the way to a dataset."""

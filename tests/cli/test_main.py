@@ -8,6 +8,8 @@ import pytest
 
 from finetune.cli import COMMANDS
 from finetune.cli.explain import EXIT_CODES
+from finetune.recipe import Recipe
+from finetune.runs import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +27,27 @@ def test_help_lists_every_command_and_loads_none_of_the_heavy_libraries():
     for name, (_, summary) in COMMANDS.items():
         assert f"  {name} " in done.stdout
         assert summary in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "method", "said"),
+    [
+        ("runs/demo-1", "sft", "next: finetune chat demo-1\n"),
+        ("runs/demo-1", "classifier", "next: finetune classify demo-1\n"),
+        ("else where/demo-1", "sft", "next: finetune chat 'else where/demo-1'\n"),
+    ],
+)
+def test_the_next_command_finds_the_run_and_fits_it(finetune, tmp_path, place, method, said):
+    recipe = Recipe.model_validate(
+        {"model": "m", "method": method, "data": {"train": [{"path": "x"}]}}
+    )
+    facts = {"identity": "0", "dataset": tmp_path / "dataset", "dataset_digest": "0"}
+    run = Run.create(tmp_path / place, recipe, **facts)
+    run.set_state("done")
+    for command in ("show", "report"):
+        assert finetune(command, place, cwd=tmp_path).stderr == said
+    run.set_state("failed")
+    assert finetune("show", place, cwd=tmp_path).stderr == "next: finetune run RECIPE\n"
 
 
 PARTS = {"privacy": ("find", "erase"), "platform": ("check", "backup")}

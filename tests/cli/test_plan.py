@@ -56,12 +56,25 @@ def test_plan_shows_the_bill_on_stdout_and_the_next_command_on_stderr(finetune, 
     assert done.stderr.endswith(f"next: finetune run {recipe}\n")
 
 
+def test_what_was_planned_is_what_the_next_command_runs(finetune, recipe):
+    done = finetune("plan", recipe, "-s", "training.epochs=2", "-s", "data.ignore=[]")
+    wanted = f"next: finetune run {recipe} -s training.epochs=2 -s 'data.ignore=[]'\n"
+    assert done.stderr.endswith(wanted)
+
+
 def test_plan_prints_one_json_document(finetune, recipe):
     done = finetune("plan", recipe, "--json", "-s", "training.epochs=2", "--memory", "24")
     made = json.loads(done.stdout)
     assert made["epochs"] == 2
     assert made["memory"]["available_bytes"] == 24_000_000_000
     assert made["records"] + made["validation_records"] == 30
+
+
+@pytest.mark.parametrize("memory", ["nan", "inf", "0"])
+def test_memory_that_no_gpu_has_exits_2(finetune, recipe, memory):
+    done = finetune("plan", recipe, "--memory", memory)
+    assert done.returncode == 2
+    assert "--memory" in done.stderr
 
 
 def test_plan_exits_3_where_the_data_would_stop_the_run(finetune, recipe, tmp_path):

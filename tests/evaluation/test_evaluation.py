@@ -349,8 +349,10 @@ def test_what_cannot_stand_beside_them_is_refused_before_anything_is_measured(ma
     config = json.loads((foreign / "adapter_config.json").read_bytes())
     config["base_model_name_or_path"] = "mistralai/Mistral-7B-v0.3"
     (foreign / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(UsageError, match="not one for"):
-        evaluate(run, against=str(foreign))
+    for name in (str(foreign), None):
+        with pytest.raises(UsageError, match=r"another base: .* names `mistralai/Mistral-7B-v0.3`"):
+            evaluate(run, against=name)
+        shutil.copy(foreign / "adapter_config.json", run.adapter)
     assert run.evaluation() is None
 
 

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.evaluation.answers import Answer, Call, Reference, read_answer, read_reference
+from finetune.evaluation.exam import Exam, Outcome
 from finetune.evaluation.measures import compare
+from finetune.evaluation.rewards import Side
 from finetune.records import (
     AssistantMessage,
     Function,
@@ -256,3 +258,11 @@ def test_an_answer_in_chunks_is_its_text():
     chunks = [TextChunk(text="one"), TextChunk(text="two")]
     assert read_answer(AssistantMessage(content=chunks)).text == "one\n\ntwo"
     assert read_answer(AssistantMessage()).text == ""
+
+
+@pytest.mark.parametrize(("loss", "known"), [(2.0, True), (1e4, False)])
+def test_a_perplexity_that_is_no_number_is_left_out(loss, known):
+    exam = Exam([], [], [], tokenizer=None, limit=1, seed=0)
+    scores = exam.grade(Outcome([Side(loss * 3, 3), Side(loss, 1)], [], [], []))
+    assert scores["loss"]["value"] == loss
+    assert ("perplexity" in scores) == known

@@ -107,6 +107,9 @@ def make_run(folder, base, adapter=None, *, recipe=""):
     )
     if adapter is not None:
         shutil.copytree(adapter, run.adapter)
+        place = run.adapter / "adapter_config.json"  # a run's adapter names the run's base
+        config = {**json.loads(place.read_bytes()), "base_model_name_or_path": str(base)}
+        place.write_text(json.dumps(config))
         run.set_state("done")
     return run
 

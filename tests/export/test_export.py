@@ -10,6 +10,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from finetune.backends.local.chat import Chat
 from finetune.cli import finetune
 from finetune.errors import UsageError
 from finetune.export import EXPORTERS, export
@@ -79,6 +80,19 @@ def test_what_cannot_be_exported(untrained, tmp_path):
         export(untrained, tmp_path, to="merged")
     with pytest.raises(UsageError, match="merged: this form has no option `numbers`"):
         export(untrained, tmp_path / "out", to="merged", options={"numbers": "f16"})
+
+
+@pytest.mark.parametrize("form", EXPORTERS)
+def test_an_adapter_of_another_base_is_not_exported(run, tmp_path, form):
+    """It has the shapes of the run's own: somebody has put it there by hand."""
+    place = run.adapter / "adapter_config.json"
+    config = {**json.loads(place.read_bytes()), "base_model_name_or_path": "owner/other"}
+    place.write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=r"another base: .* names `owner/other`"):
+        export(run, tmp_path / "out", to=form)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="another base"):
+        Chat(run.recipe, run.adapter)
 
 
 @pytest.mark.parametrize("command", [["chat"], ["export", "--to", "merged", "-o", "x"]])

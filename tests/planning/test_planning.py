@@ -71,6 +71,13 @@ def test_steps_and_epochs_are_those_of_the_schedule(plan):
     assert counted.tokens_seen <= 600
 
 
+@pytest.mark.parametrize(("weight", "share"), [(2.0, 2), (0.5, 0.5)])
+def test_the_weight_of_the_only_source_counts_as_it_does_in_training(plan, tmp_path, weight, share):
+    source = {"path": str(tmp_path / "chats.jsonl"), "weight": weight}
+    made = plan(training={"epochs": 2}, data={"train": [source]})
+    assert made.tokens_seen == 2 * share * plan(training={"epochs": 1}).tokens
+
+
 def test_turns_trained_one_by_one_are_counted_with_what_they_add(plan):
     rows = [chat("a", "b", "c", "d", system="Be brief.")]
     made = plan(rows)

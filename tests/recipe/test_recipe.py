@@ -40,6 +40,14 @@ def test_a_small_recipe_gets_its_name_absolute_paths_and_defaults(write):
     assert recipe.file == path
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("tickets 2026 (v2).yaml", "tickets-2026-v2"), ("__é.yaml", "run"), ("x" * 90, "x" * 64)],
+)
+def test_any_name_of_a_file_gives_a_recipe_a_name(write, file, name):
+    assert load_recipe(write(SMALL, file)).name == name
+
+
 @pytest.mark.parametrize("spelling", ["1e-4", "1.0e-4", "1E-4", "0.0001"])
 def test_yaml_1_2_numbers(write, spelling):
     recipe = load_recipe(write(f"{SMALL}training: {{learning_rate: {spelling}}}\n"))
@@ -73,6 +81,9 @@ def test_yaml_1_2_no_is_text(write):
         ("training: !!python/object:os.system {}", "r.yaml"),
         ("evaluation: {data: 0.99}", "nothing is left to train on"),
         ("local: {lora: {targets: [1]}}", "local.lora.targets.0: must be text"),
+        ("local: {lora: {targets: []}}", "local.lora.targets: must have at least 1"),
+        ("local: {threads: 100000}", "local.threads: must be at most 1024"),
+        ("seed: 2147483648", "seed: must be less than 2147483648"),
         ("local: {full: true, quantize: 4bit}", "weights in 4bit cannot be trained"),
         ("local: {quantize: 8bit, lora: {dora: true}}", "does not go with weights in 8bit"),
         ("local: {full: true, lora: {rank: 8}}", "local.full: stands beside `local.lora`"),

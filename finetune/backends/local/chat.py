@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.backends.local.generate import generate
+from finetune.backends.local.base import check_adapter
+from finetune.backends.local.generate import find_context, generate
 from finetune.backends.local.model import load_tuned, resolve_model
 from finetune.backends.local.vision import check_vision
+from finetune.errors import DataError
 from finetune.progress import Progress, silent
 from finetune.recipe import Recipe
 from finetune.records import AssistantMessage, Message, SystemMessage, make_question
@@ -25,7 +27,8 @@ class Chat:
         progress: Told while the model is built or fetched.
 
     Raises:
-        UsageError: The model or what was trained of it is not there.
+        UsageError: The model or what was trained of it is not there, or they do not belong
+            together.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Chat:
         max_new_tokens: int = 512,
         progress: Progress = silent,
     ) -> None:
+        check_adapter(tuned, recipe.model)
         folder = self._folder = resolve_model(recipe.model, progress=progress)
         self.tokenizer = load_tokenizer(folder)
         local = recipe.local
@@ -52,13 +56,19 @@ class Chat:
             images: Data URLs of what is shown with it.
 
         Raises:
-            DataError: The conversation cannot be encoded for this model.
+            DataError: The conversation cannot be encoded for this model, or has outgrown it.
             UsageError: The model cannot see.
         """
         if images:
             check_vision(self._folder, self.tokenizer)
         asked = [*self.messages, make_question(text, images)]
         prompt = self.tokenizer.encode_seen(asked)
+        context = find_context(self._model)
+        if len(prompt.ids) >= context:
+            raise DataError(
+                f"the conversation has {len(prompt.ids):,} tokens, the model sees {context:,}",
+                hint="begin a new one",
+            )
         ids = generate(
             self._model,
             [prompt.ids],

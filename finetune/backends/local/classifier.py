@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune import tokens
+from finetune.backends.local.base import check_adapter
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.model import load_adapter, load_model, resolve_model
 from finetune.backends.local.samples import fit_records
@@ -186,12 +187,13 @@ class Classifier:
         head: Its head, with the targets.
 
     Raises:
-        UsageError: The model or the classifier is not there.
+        UsageError: The model or the classifier is not there, or they do not belong together.
     """
 
     def __init__(self, recipe: Recipe, adapter: Path, *, progress: Progress = silent) -> None:
         from finetune.backends.local.head import load_head
 
+        check_adapter(adapter, recipe.model)
         self.head = load_head(adapter)
         folder = resolve_model(recipe.model, progress=progress)
         self._tokenizer = tokens.load_tokenizer(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -38,9 +39,15 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     bf16: bool
 
 
-def find_device() -> Device:
-    """Return the first GPU that the driver lists, else the CPU with the system's memory."""
-    return _find_gpu() or _find_cpu()
+def find_device(environment: Mapping[str, str] = os.environ, *, gpus: bool = True) -> Device:
+    """Return the first GPU that is visible, else the CPU with the system's memory.
+
+    Args:
+        environment: Where CUDA_VISIBLE_DEVICES may stand.
+        gpus: Whether torch can use any.
+    """
+    answer = _ask_gpus(environment) if gpus else None
+    return (read_gpu(answer) if answer else None) or _find_cpu()
 
 
 def share_device(device: Device, processes: int) -> Device:
@@ -51,28 +58,46 @@ def share_device(device: Device, processes: int) -> Device:
     return msgspec.structs.replace(device, total=total, free=free)
 
 
-def count_devices() -> tuple[Literal["cuda", "cpu"], int]:
+def count_devices(
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[Literal["cuda", "cpu"], int]:
     """Return what processes can be put on: the GPUs that are visible, else the cores."""
-    gpus = _ask_gpus()
+    gpus = _ask_gpus(environment)
     if gpus and read_gpu(gpus):
-        count, visible = len(gpus.splitlines()), os.environ.get("CUDA_VISIBLE_DEVICES")
+        count, visible = len(gpus.splitlines()), environment.get("CUDA_VISIBLE_DEVICES")
         return "cuda", count if visible is None else min(count, len(visible.split(",")))
     return "cpu", _count_cores()
 
 
-def _find_gpu() -> Device | None:
-    answer = _ask_gpus()
-    return read_gpu(answer) if answer else None
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory did not suffice, on a GPU or a CPU."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or should_reduce_batch_size(error)
+        or "std::bad_alloc" in str(error)
+    )
 
 
-def _ask_gpus() -> str | None:
-    program = shutil.which("nvidia-smi")
-    if program is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+def _ask_gpus(environment: Mapping[str, str]) -> str | None:
+    """Return what the driver says of the GPUs that torch may see, the first of them first."""
+    program = shutil.which("nvidia-smi", path=environment.get("PATH"))
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if program is None or (visible is not None and visible.split(",")[0].strip() in ("", "-1")):
         return None
+    answers = [_query(program, gpu.strip()) for gpu in (visible or "").split(",") if visible]
+    # Parts of a GPU have names that the driver does not take: then all there are.
+    return "".join(map(str, answers)) if answers and all(answers) else _query(program)
+
+
+def _query(program: str, gpu: str | None = None) -> str | None:
     query = "--query-gpu=name,memory.total,memory.free,compute_cap"
+    which = [] if gpu is None else ["-i", gpu]
     try:
         return subprocess.run(
-            [program, query, "--format=csv,noheader,nounits"],
+            [program, query, "--format=csv,noheader,nounits", *which],
             capture_output=True,
             text=True,
             timeout=20,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from finetune.backends.local.device import is_out_of_memory
 from finetune.backends.local.task import move
 from finetune.backends.local.vision import collate_images, embed
 from finetune.errors import TrainingError
@@ -38,7 +39,7 @@ def generate(
         eos_id: Generation of a row stops at it; it is not part of what is returned.
         pad_id: Fills shorter rows on the left; never seen by the model.
         images: Those of each prompt, in the order of their tokens; none where absent.
-        max_new_tokens: Most tokens of an answer.
+        max_new_tokens: Most tokens of an answer, which ends with the model's context in any case.
         batch_tokens: Most tokens (prompt and answer) of the rows in memory at once.
         progress: Told how many prompts are answered.
 
@@ -48,22 +49,21 @@ def generate(
     Raises:
         TrainingError: The device has not the memory for a single prompt.
     """
-    import torch
-
     answers: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    done = 0
+    done, context = 0, find_context(model)
     progress("generate", 0, len(prompts))
     while done < len(order):
-        longest = len(prompts[order[done]]) + max_new_tokens
+        longest = min(len(prompts[order[done]]) + max_new_tokens, context)
         rows = order[done : done + max(1, batch_tokens // longest)]
         batch = [prompts[row] for row in rows]
         shown = [picture for row in rows if images for picture in images[row]]
         try:
-            texts = _continue(
-                model, batch, shown, eos_id=eos_id, pad_id=pad_id, limit=max_new_tokens
-            )
-        except torch.OutOfMemoryError:
+            limits = [max(1, min(max_new_tokens, context - len(prompt))) for prompt in batch]
+            texts = _continue(model, batch, shown, limits, eos_id=eos_id, pad_id=pad_id)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             texts = []
         if not texts:  # outside of the handler, which holds on to what is to be freed
             batch_tokens = _shrink(len(rows), longest)
@@ -73,6 +73,12 @@ def generate(
         done += len(rows)
         progress("generate", done, len(order))
     return answers
+
+
+def find_context(model: Any) -> int:
+    """Return how many tokens a model can see."""
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", None) or 2**31
 
 
 def _shrink(rows: int, longest: int) -> int:
@@ -93,10 +99,10 @@ def _continue(
     model: Any,
     prompts: Sequence[Sequence[int]],
     images: Sequence[Picture],
+    limits: Sequence[int],
     *,
     eos_id: int,
     pad_id: int,
-    limit: int,
 ) -> list[list[int]]:
     import torch
     from transformers import DynamicCache
@@ -114,7 +120,7 @@ def _continue(
     alive = list(range(len(prompts)))
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():
-        for step in range(limit):
+        for step in range(max(limits)):
             first = not step and images
             logits = model(
                 **(_embed(model, ids, images) if first else {"input_ids": ids}),
@@ -125,7 +131,11 @@ def _continue(
                 logits_to_keep=1,
             ).logits
             best = logits[:, -1].argmax(dim=-1)
-            keep = [row for row, token in enumerate(best.tolist()) if token != eos_id]
+            keep = [
+                row
+                for row, token in enumerate(best.tolist())
+                if token != eos_id and len(answers[alive[row]]) < limits[alive[row]]
+            ]
             if not keep:
                 break
             if len(keep) < len(alive):

@@ -42,6 +42,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         ranks: Which of the processes this is that train together.
 
     Attributes:
+        every: Steps between two checkpoints.
         step: Last step done.
         stopped: Whether a signal has ended it, here or on another rank.
         saved: Last step whose checkpoint is committed.
@@ -70,7 +71,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         ranks: Ranks = ALONE,
     ) -> None:
         self._ranks = ranks
-        self._steps, self._every, self._keep, self._identity = steps, every, keep, identity
+        self._steps, self.every, self._keep, self._identity = steps, every, keep, identity
         self._measure, self.best_by, self._patience = measure, best_by, patience
         self._metric, self._event, self._progress = metric, event, progress
         self._tokens = list(itertools.accumulate(step.tokens for step in steps))
@@ -185,7 +186,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         return self._measure(limit=self.micro_batch_tokens, interrupted=self.can_halt)
 
     def _is_due(self) -> bool:
-        return self.step == len(self._steps) or (self.step > 0 and self.step % self._every == 0)
+        return self.step == len(self._steps) or (self.step > 0 and self.step % self.every == 0)
 
     def _has_validation(self, state: Any) -> bool:
         return any(name.startswith("validation_") for name in state.log_history[-1])

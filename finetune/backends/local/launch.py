@@ -116,7 +116,7 @@ def check_launch(
 
 
 def build_command(
-    launch: Launch, run: Path, *, kind: str, threads: int, node: Node | None = None
+    launch: Launch, run: Path, *, kind: str, threads: int, clip: float, node: Node | None = None
 ) -> list[str]:
     """Return the command that trains a run with `accelerate launch`.
 
@@ -125,6 +125,7 @@ def build_command(
         run: The run's folder.
         kind: `cuda` or `cpu`; on a CPU the processes exchange gradients over gloo.
         threads: CPU threads of each process.
+        clip: The norm that gradients are clipped to, where the launcher has to know.
         node: This machine among several.
     """
     node = node or Node()
@@ -155,6 +156,7 @@ def build_command(
     elif launch.strategy == "deepspeed":
         flags.append("--use_deepspeed")
         options |= {"zero_stage": 2, "deepspeed_multinode_launcher": "standard"}
+        options["gradient_clipping"] = clip  # what it does by itself
     else:
         flags.append("--multi_gpu")  # what starts several processes; `--cpu` would ask for MPI
     if kind == "cuda":
@@ -176,7 +178,8 @@ def train_in_ranks(run: Run, recipe: Recipe, *, progress: Progress = silent) -> 
     kind, count = count_devices()
     threads = recipe.local.threads or (1 if kind == "cuda" else max(1, count // launch.processes))
     node = read_node(launch)
-    command = build_command(launch, run.folder, kind=kind, threads=threads, node=node)
+    clip = recipe.local.max_grad_norm
+    command = build_command(launch, run.folder, kind=kind, threads=threads, clip=clip, node=node)
     log = run.folder / (LOG if node.number == 0 else f"launch-{node.number}.log")
     with (
         open(log, "wb") as words,

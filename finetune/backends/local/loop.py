@@ -14,12 +14,13 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from finetune.backends.local.checkpoints import Checkpoint, find_whole
+from finetune.backends.local.device import is_out_of_memory
 from finetune.backends.local.history import SKIPPED, rank_steps
 from finetune.backends.local.quiet import quiet
 from finetune.backends.local.ranks import ALONE, Ranks
 from finetune.backends.local.task import Task
 from finetune.backends.local.validation import LOSS, is_half, measure
-from finetune.errors import FinetuneError, Interrupted, RunError, TrainingError
+from finetune.errors import FinetuneError, Interrupted, RecipeError, RunError, TrainingError
 from finetune.progress import Progress, silent
 from finetune.text import did_you_mean, size
 
@@ -95,7 +96,8 @@ def fit(
     Raises:
         Interrupted: SIGINT or SIGTERM came; what was done is saved.
         TrainingError: The loss or a gradient is no number, or memory does not suffice for one
-            sample; or `local.best_by` names no figure of the validation.
+            sample.
+        RecipeError: `local.best_by` names no figure of the validation, or there is none.
         RunError: A checkpoint can't be written.
     """
     told = {"metric": metric, "event": event, "progress": progress, "ranks": ranks}
@@ -103,7 +105,9 @@ def fit(
         keeper = _make_keeper(
             task, model, validation, steps, recipe, caught, micro_batch_tokens, identity, told
         )
-        _require_space(folder, model, recipe.local.keep_checkpoints + bool(keeper.best_by))
+        made = -(-len(steps) // keeper.every)
+        kept = min(recipe.local.keep_checkpoints + bool(keeper.best_by), made)
+        _require_space(folder, model, kept)
         trainer = _make_trainer(task, model, items, steps, recipe, keeper, folder, ranks)
         progress("train", newest.step if newest else 0, len(steps))
         _train(trainer, keeper, folder, newest)
@@ -249,13 +253,13 @@ def _require_figure(best_by: str | None, task: Task, model: Any, validation: Seq
     if best_by is None:
         return
     if not validation:
-        raise TrainingError(
-            "nothing to validate on: the best checkpoint can't be told",
+        raise RecipeError(
+            "`data.validation`: nothing to validate on: the best checkpoint can't be told",
             hint="set `data.validation`, or leave `local.best_by` and `local.early_stopping` out",
         )
     known = measure(task, model, validation[:1], limit=1) if best_by != LOSS else [LOSS]
     if best_by not in known:
-        raise TrainingError(
+        raise RecipeError(
             f"`local.best_by`: `{best_by}` is not measured: {', '.join(known)}",
             hint=did_you_mean(best_by, known),
         )
@@ -288,7 +292,7 @@ def _require_space(folder: Path, model: Any, keep: int) -> None:
 @contextlib.contextmanager
 def _explained(keeper: Keeper, folder: Path, newest: Checkpoint | None) -> Iterator[None]:
     """Say what it was about when a checkpoint can't be read or written; leave no half of one."""
-    from finetune.backends.local.trainer import LESS_MEMORY, is_out_of_memory
+    from finetune.backends.local.trainer import LESS_MEMORY
 
     try:
         yield

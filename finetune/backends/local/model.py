@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.backends.local import embedded
-from finetune.backends.local.device import cpu_has_bf16
+from finetune.backends.local.device import cpu_has_bf16, is_out_of_memory
 from finetune.backends.local.quiet import quiet
 from finetune.catalog import find_model, find_obstacle, suggest_model
-from finetune.errors import MissingExtra, UsageError
+from finetune.errors import MissingExtra, TrainingError, UsageError
 from finetune.files import read_json
 from finetune.progress import Progress, silent
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "bfloat16", "float32"]
 Quantize = Literal["none", "4bit", "8bit"]
 
+_UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, MemoryError)
 _OTHER_BASE = "it was trained on another base, which its `adapter_config.json` names"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What training and generation read. Mistral's repositories hold the weights a second time, in
@@ -111,6 +112,7 @@ def load_model(
 
     Raises:
         UsageError: It cannot be loaded: weights missing, code of its own, 8-bit floats.
+        TrainingError: It does not fit into memory.
         MissingExtra: `quantize` without bitsandbytes, or no torch.
     """
     config = _require_plain(folder)
@@ -137,7 +139,8 @@ def load_model(
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (*_UNLOADABLE, SafetensorError) as error:
+        _require_memory(error, folder)
         raise UsageError(
             f"{folder}: transformers {transformers.__version__} cannot load this model:"
             f" {type(error).__name__}",
@@ -159,7 +162,8 @@ def load_adapter(model: Any, adapter: Path, *, name: str = "default") -> Any:
     numbers, which is what training computes with (but for the row lengths of DoRA).
 
     Args:
-        model: The base, as `load_model` gives it.
+        model: The base, as `load_model` gives it, or one that has adapters already; of no use
+            any more where this fails.
         adapter: Folder with `adapter_config.json` and `adapter_model.safetensors`.
         name: What PEFT calls it.
 
@@ -175,24 +179,21 @@ def load_adapter(model: Any, adapter: Path, *, name: str = "default") -> Any:
         try:
             with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
                 saved = set(file.keys())
-            tuned = peft.PeftModel.from_pretrained(
-                model, adapter, adapter_name=name, autocast_adapter_dtype=False
-            )
+            if isinstance(model, peft.PeftModel):
+                tuned = model
+                tuned.load_adapter(adapter, adapter_name=name, autocast_adapter_dtype=False)
+            else:
+                tuned = peft.PeftModel.from_pretrained(
+                    model, adapter, adapter_name=name, autocast_adapter_dtype=False
+                )
             # PEFT leaves out what has no place in the model, and takes zeros for what is missing.
             expected = set(
                 peft.get_peft_model_state_dict(
                     tuned, adapter_name=name, save_embedding_layers=False
                 )
             )
-        except (
-            AttributeError,
-            OSError,
-            ValueError,
-            KeyError,
-            RuntimeError,
-            TypeError,
-            SafetensorError,
-        ) as error:
+        except (AttributeError, TypeError, *_UNLOADABLE, SafetensorError) as error:
+            _require_memory(error, adapter)
             raise UsageError(
                 f"{adapter}: this adapter does not fit the model: {type(error).__name__}",
                 hint=_OTHER_BASE,
@@ -249,6 +250,14 @@ def choose_dtype(dtype: Dtype, device: str) -> Literal["bfloat16", "float32"]:
     else:
         fast = cpu_has_bf16()
     return "bfloat16" if fast else "float32"
+
+
+def _require_memory(error: Exception, folder: Path) -> None:
+    if is_out_of_memory(error):
+        raise TrainingError(
+            f"{folder}: out of memory: the model does not fit",
+            hint="`finetune plan` shows what it takes; `local.quantize: 4bit` takes a quarter",
+        ) from error
 
 
 def _libraries() -> tuple[Any, Any]:

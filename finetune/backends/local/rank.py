@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import traceback
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -19,9 +17,10 @@ import msgspec
 from finetune.backends.local import train_here
 from finetune.backends.local.ranks import read_ranks
 from finetune.corpus import Dataset
-from finetune.errors import FinetuneError, Interrupted, TrainingError
+from finetune.errors import FinetuneError, TrainingError
 from finetune.progress import silent
 from finetune.runs import Run
+from finetune.signals import interruptible
 
 
 class Reader(Run):
@@ -41,16 +40,15 @@ def main(folder: Path) -> int:
     """Train this rank's share of the run in `folder` and return the exit code."""
     say = _Messages()
     threading.Thread(target=_listen, daemon=True).start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
     try:
-        recipe = Run(folder).recipe
-        ranks = read_ranks(recipe.local.launch)
-        _meet()
-        run = Run(folder) if ranks.first else Reader(folder)
-        progress = say.progress if ranks.first else silent
-        train_here(run, recipe, Dataset.load(run.dataset), progress=progress)
-        _part()
+        with interruptible("interrupted before the first step"):
+            recipe = Run(folder).recipe
+            ranks = read_ranks(recipe.local.launch)
+            _meet()
+            run = Run(folder) if ranks.first else Reader(folder)
+            progress = say.progress if ranks.first else silent
+            train_here(run, recipe, Dataset.load(run.dataset), progress=progress)
+            _part()
     except FinetuneError as error:
         say.error(error)
         return error.exit_code
@@ -85,10 +83,6 @@ def _listen() -> None:
     while number := os.read(0, 1):
         os.kill(os.getpid(), number[0])
     os._exit(1)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    raise Interrupted(number, "interrupted before the first step")
 
 
 def _meet() -> None:

@@ -13,10 +13,14 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+from finetune.errors import RecipeError
 from finetune.recipe.tree import Recipe
 
 DEFAULT_EPOCHS = 3.0
 _MOST_PASSES = 50
+# What a schedule may hold, far above what anybody trains: it is planned as a whole, in memory.
+_MOST_STEPS = 1_000_000
+_MOST_SAMPLES = 100_000_000
 
 
 T = TypeVar("T")
@@ -39,13 +43,15 @@ class Step(NamedTuple):
 def count_passes(recipe: Recipe, tokens: int) -> int:
     """Return how often a document is cut anew, given the tokens of one pass: once an epoch.
 
-    Without a middle to fill in, all passes are the same: 1.
+    At most 50 times, as all of it is held in memory; then the passes begin again. Without a middle
+    to fill in, all passes are the same: 1.
     """
     if not recipe.training.fim_ratio:
         return 1
-    if recipe.training.steps is None:
-        return math.ceil(recipe.training.epochs or DEFAULT_EPOCHS)
-    return min(_MOST_PASSES, math.ceil(recipe.training.steps * recipe.local.batch_tokens / tokens))
+    epochs = recipe.training.epochs or DEFAULT_EPOCHS
+    if recipe.training.steps is not None:
+        epochs = recipe.training.steps * recipe.local.batch_tokens / tokens
+    return math.ceil(min(_MOST_PASSES, epochs))
 
 
 def plan_training(
@@ -102,13 +108,11 @@ def plan_steps(
 
     Raises:
         ValueError: There is no sample, or both `epochs` and `steps` are given.
+        RecipeError: They are more steps or samples than can be planned, or none at all.
     """
-    if not lengths or (weights is not None and not any(weights)):
-        raise ValueError("no samples to train on")
-    if epochs is not None and steps is not None:
-        raise ValueError("either epochs or steps, not both")
     if steps is None:
         epochs = DEFAULT_EPOCHS if epochs is None else epochs
+    _require_bounds(lengths, weights, len(passes or "1"), epochs, steps, batch_tokens)
     planned: list[Step] = []
     batch: list[int] = []
     tokens, epoch_done = 0, 0.0
@@ -126,8 +130,43 @@ def plan_steps(
         batch.append(index)
         tokens += lengths[index]
         epoch_done = epoch_after
+    if not batch:
+        raise RecipeError(
+            "data.train.weight: so small that no record is seen in any epoch",
+            hint="weights are relative to 1: raise them all",
+        )
     close()
     return planned
+
+
+def _require_bounds(
+    lengths: Sequence[int],
+    weights: Sequence[float] | None,
+    passes: int,
+    epochs: float | None,
+    steps: int | None,
+    batch_tokens: int,
+) -> None:
+    """Refuse what cannot be planned, or would be for hours and until memory is full."""
+    if not lengths or (weights is not None and not any(weights)):
+        raise ValueError("no samples to train on")
+    if epochs is not None and steps is not None:
+        raise ValueError("either epochs or steps, not both")
+    own = weights or itertools.repeat(1.0, len(lengths))
+    full = sum(min(length, batch_tokens) * w for length, w in zip(lengths, own, strict=True))
+    full /= passes * batch_tokens  # steps of an epoch, at least
+    samples = max(sum(weights or ()), len(lengths)) / passes
+    name = "epochs" if epochs is not None else "steps"
+    epochs = (steps or 0) / full if epochs is None else epochs
+    wanted = {"steps": steps or epochs * full, "samples": max(1.0, epochs) * samples}
+    for what, most in (("steps", _MOST_STEPS), ("samples", _MOST_SAMPLES)):
+        if wanted[what] > most:
+            raise RecipeError(
+                f"training.{name}: makes about {wanted[what]:.3g} {what}, at most {most:,} can be"
+                " planned",
+                hint="`training.steps`, `training.epochs`, `local.batch_tokens` and the sources'"
+                " `weight` decide it",
+            )
 
 
 def _stream(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from finetune.backends.local.base import check_adapter
 from finetune.backends.local.model import load_adapter, load_model, resolve_model
-from finetune.backends.local.quiet import quiet
 from finetune.errors import UsageError
 from finetune.tokens import Tokenizer, load_tokenizer
 
@@ -34,10 +34,9 @@ class Shared:
         folder = resolve_model(ref)
         self.ref = ref
         self.tokenizer: Tokenizer = load_tokenizer(folder)
-        self._model = load_model(folder, quantize=quantize)
-        self._base = self._model
-        self._names: dict[Path, str] = {}  # least recently used first
+        self._folder, self._quantize = folder, quantize
         self._made = 0
+        self._load_base()
 
     @contextlib.contextmanager
     def using(self, adapter: Path | None) -> Iterator[Any]:
@@ -55,33 +54,24 @@ class Shared:
         else:
             yield self._model
 
+    def _load_base(self) -> None:
+        self._model: Any = None  # memory holds one at a time
+        self._model = load_model(self._folder, quantize=self._quantize)
+        self._names: dict[Path, str] = {}  # least recently used first
+
     def _load(self, adapter: Path) -> str:
         name = self._names.pop(adapter, None)
         if name is None:
             self._made += 1
             name = f"adapter-{self._made}"
-            if not self._names:
-                self._model = load_adapter(self._base, adapter, name=name)
-            else:
-                _add(self._model, adapter, name)
+            check_adapter(adapter, self.ref)
+            try:
+                self._model = load_adapter(self._model, adapter, name=name)
+            except UsageError:
+                self._load_base()  # half an adapter may be on it
+                raise
         self._names[adapter] = name
         if len(self._names) > _MOST_ADAPTERS:
             oldest = next(iter(self._names))
             self._model.delete_adapter(self._names.pop(oldest))
         return name
-
-
-def _add(model: Any, adapter: Path, name: str) -> None:
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise UsageError(f"{adapter}: no adapter here")
-    with quiet():
-        try:
-            model.load_adapter(adapter, adapter_name=name, autocast_adapter_dtype=False)
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            raise UsageError(
-                f"{adapter}: this adapter does not fit the model: {type(error).__name__}"
-            ) from error
-    for parameter_name, parameter in model.named_parameters():
-        if f".{name}." in parameter_name:
-            parameter.data = parameter.data.to(model.dtype)
-    model.eval()

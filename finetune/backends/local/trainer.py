@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils import DistributedType
+from accelerate.utils.memory import clear_device_cache
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
+from finetune.backends.local.device import is_out_of_memory
 from finetune.backends.local.full import load_weights, save_weights
 from finetune.backends.local.history import SKIPPED, count_skipped, is_spike
 from finetune.backends.local.keeper import Halt, Keeper
@@ -74,6 +76,7 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         self._spike_factor = spike_factor
         self._figures: dict[str, float] = {}
         self._group: list[Any] = []
+        trained = [(p, p.data) for p in model.parameters() if p.requires_grad]
         super().__init__(
             model=model,
             args=args,
@@ -86,6 +89,11 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
             processing_class=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())),
             callbacks=[keeper],
         )
+        for parameter, held in trained:
+            # TRL rounds adapters on a quantized base to bfloat16, which most of AdamW's updates
+            # are too small for.
+            if parameter.dtype != held.dtype:
+                parameter.data = held.to(parameter.device)
         self.processing_class = None  # so that none is saved into every checkpoint
         self.remove_callback(PrinterCallback)
         set_seed(args.seed + ranks.number)  # what drops out differs between ranks
@@ -139,7 +147,7 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
             # Gradients are averaged over the ranks, and the mean is over the items of all of them.
             # What is divided by infinity is computed so that all ranks compute equally often.
             part = items / ranks.total if counted else math.inf
-            with self._exchange(model, last=number == len(mine)):
+            with exchange(self.accelerator, model, last=number == len(mine)):
                 losses.append(super().training_step(model, batch, part))
         loss = torch.stack(losses).sum()
         if not math.isfinite(loss):
@@ -155,12 +163,6 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         inner = self.accelerator.unwrap_model(model)
         found: dict[str, Any] = self._redirect(model, inner, self._task.survey, inner, members)
         return found
-
-    def _exchange(self, model: Any, *, last: bool) -> Any:
-        """Exchange gradients with the last micro-batch of a step only."""
-        if last or self._ranks.total == 1 or self.is_deepspeed_enabled:
-            return contextlib.nullcontext()
-        return self.accelerator.no_sync(model)
 
     def _split_finer(self, error: Exception) -> None:
         """Compute half as much at once from now on."""
@@ -218,14 +220,14 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
     def _clip_grad_norm(self, model: Any) -> Any:
         """Clip; stop before a gradient that is no number, and skip a step that is a spike."""
         norm: Any = super()._clip_grad_norm(model)
-        if norm is None:  # DeepSpeed clips by itself
-            return norm
         value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
         history = self.state.log_history
         step = self.state.global_step + 1
         if not math.isfinite(value):
             raise _broken(step, "a gradient is no number")
         clip = self.args.max_grad_norm
+        if self.is_deepspeed_enabled:
+            return norm  # it has clipped and gone its step by itself
         if is_spike(history, value, factor=self._spike_factor, clip=clip):
             if count_skipped(history) + 1 == _MOST_SPIKES:
                 fact = f"the {_MOST_SPIKES}th spike in a row: gradient norm {value:.3g}"
@@ -263,6 +265,15 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
             load_weights(self.model, Path(resume_from_checkpoint))
 
 
+def exchange(accelerator: Any, model: Any, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+    """Exchange gradients with the last micro-batch of a step only; DeepSpeed steps with it."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        accelerator.gradient_state._set_sync_gradients(last)  # noqa: SLF001 (as the trainer does)
+    elif not last:
+        return accelerator.no_sync(model)  # type: ignore[no-any-return]
+    return contextlib.nullcontext()
+
+
 class _Randomness(NamedTuple):
     """The state of the generators that training draws from."""
 
@@ -282,15 +293,6 @@ def call_within(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Return a loss that is computed within the model's own call, where shards are gathered."""
     redirect = _ForwardRedirection()
     return lambda model, batch: redirect(model, model, loss, model, batch)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory did not suffice, on a GPU or a CPU."""
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or should_reduce_batch_size(error)
-        or "std::bad_alloc" in str(error)
-    )
 
 
 def _broken(step: int, fact: str) -> TrainingError:

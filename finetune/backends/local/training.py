@@ -256,12 +256,15 @@ def share_memory(
     Raises:
         TrainingError: Nothing fits on this machine.
     """
+    import torch
+
     shape = read_shape(files.read_json(folder / "config.json"))
     so_far = newest.micro_batch_tokens if newest else None
     if shape is None:  # an architecture that nobody can estimate: take the recipe's word
         micro = recipe.local.micro_batch_tokens or DEFAULT_MICRO_BATCH_TOKENS
         return so_far or micro, recipe.local.gradient_checkpointing == "on"
-    device = share_device(find_device(), recipe.local.launch.processes)
+    gpus = torch.cuda.is_available()  # a torch for CPUs sees none, whatever the driver has
+    device = share_device(find_device(gpus=gpus), recipe.local.launch.processes)
     if so_far is not None:
         local = recipe.local.model_copy(update={"micro_batch_tokens": so_far})
         same = recipe.model_copy(update={"local": local})

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from finetune.corpus import Dataset
     from finetune.recipe import Recipe
     from finetune.runs import Run
+from finetune.signals import interruptible
 
 
 def train(
@@ -55,8 +56,10 @@ def train(
     with connect(recipe, run, key=key) as client:
         check_egress(recipe, dataset, client.address)
         submission = Submission(run, recipe, dataset, client, confirm=confirm, progress=progress)
+        words, hint = f"{run.folder}: interrupted, state saved", "the same command goes on"
         try:
-            submission.carry_on()
+            with interruptible(words, hint=hint):
+                submission.carry_on()
         except Interrupted as error:
             job = run.state.get("job") or _find_job(run)
             if job is None:

@@ -24,12 +24,12 @@ def make_recipe(**local):
     )
 
 
-def make_samples(count, *, seed=0, weighted=False):
+def make_samples(count, *, seed=0, weighted=False, vocabulary=VOCABULARY):
     """Samples of 8 to 60 tokens, of which the later part is trained."""
     draw = random.Random(seed)
     samples = []
     for _ in range(count):
-        ids = [draw.randrange(VOCABULARY) for _ in range(draw.randint(8, 60))]
+        ids = [draw.randrange(vocabulary) for _ in range(draw.randint(8, 60))]
         asked = draw.randint(2, len(ids) - 2)
         weights = None
         if weighted:

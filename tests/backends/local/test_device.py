@@ -2,7 +2,13 @@ import sys
 
 import pytest
 
-from finetune.backends.local.device import cpu_has_bf16, find_device, read_gpu
+from finetune.backends.local.device import (
+    count_devices,
+    cpu_has_bf16,
+    find_device,
+    is_out_of_memory,
+    read_gpu,
+)
 
 
 def test_a_gpu_is_read_from_the_drivers_answer():
@@ -16,6 +22,52 @@ def test_a_gpu_is_read_from_the_drivers_answer():
 
 def test_an_older_gpu_has_no_bfloat16():
     assert not read_gpu("Tesla T4, 15360, 15000, 7.5").bf16
+
+
+@pytest.fixture
+def two_gpus(tmp_path):
+    """A PATH on which the driver's program stands in for a machine with two GPUs."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        """#!/bin/sh
+case "$*" in
+*"-i MIG"*) exit 6 ;;
+*"-i 1"*) echo "large, 80000, 79000, 9.0" ;;
+*"-i 0"*) echo "small, 8000, 7000, 7.5" ;;
+*) echo "small, 8000, 7000, 7.5"; echo "large, 80000, 79000, 9.0" ;;
+esac
+"""
+    )
+    program.chmod(0o755)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("visible", "name", "count"),
+    [
+        (None, "small", 2),
+        ("1", "large", 1),
+        ("1,0", "large", 2),
+        ("MIG-5c1", "small", 1),
+        ("-1", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_gpus_are_those_that_are_visible(two_gpus, visible, name, count):
+    environment = {"PATH": two_gpus}
+    if visible is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = visible
+    device, (kind, found) = find_device(environment), count_devices(environment)
+    assert device.kind == kind == ("cuda" if name else "cpu")
+    if name:
+        assert (device.name, found) == (name, count)
+    assert find_device(environment, gpus=False).kind == "cpu"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] std::bad_alloc")])
+def test_errors_of_memory(error):
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
 @pytest.mark.parametrize("answer", ["", "No devices were found", "name, many, few, 8.0"])

@@ -52,6 +52,13 @@ def test_batches_answer_as_single_prompts_do(tuned, prompts, batch_tokens):
     assert told[-1] == ("generate", 24, 24)
 
 
+def test_an_answer_ends_with_what_the_model_can_see(tuned):
+    prompts = [[1, *range(20, 60)] * 6, [1, 20, 30], [1, *range(20, 60)] * 7]  # of 256 tokens
+    answers = generate(tuned, prompts, eos_id=-1, pad_id=11, max_new_tokens=10**9)
+    assert [len(answer) for answer in answers] == [10, 253, 1]
+    assert answers[:1] == generate(tuned, prompts[:1], eos_id=-1, pad_id=11, max_new_tokens=10)
+
+
 def test_the_base_answers_when_the_adapter_is_off(tuned, prompts, tiny_base):
     base = load_model(tiny_base, dtype="float32")
     expected = generate(base, prompts, eos_id=2, pad_id=11, max_new_tokens=6)

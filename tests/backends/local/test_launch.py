@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mistral_common
 import pytest
@@ -116,7 +117,7 @@ def test_the_command_starts_what_accelerate_understands(tmp_path):
 
     launch = Launch(processes=4, nodes=2)
     node = Node(1, "10.0.0.7", 29500)
-    command = build_command(launch, tmp_path, kind="cuda", threads=3, node=node)
+    command = build_command(launch, tmp_path, kind="cuda", threads=3, clip=0.5, node=node)
     assert command[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
     args = launch_command_parser().parse_args(command[3:])
     assert (args.num_processes, args.num_machines, args.machine_rank) == (8, 2, 1)
@@ -133,7 +134,7 @@ def test_shards_are_what_accelerate_reads_from_the_command(tmp_path, monkeypatch
     from accelerate.utils.launch import prepare_multi_gpu_env
 
     launch = Launch(processes=8, strategy="fsdp")
-    command = build_command(launch, tmp_path, kind="cuda", threads=1)
+    command = build_command(launch, tmp_path, kind="cuda", threads=1, clip=0.5)
     args = launch_command_parser().parse_args(command[3:])
     assert (args.use_fsdp, args.multi_gpu) == (True, False)
     for key, value in prepare_multi_gpu_env(args).items():
@@ -153,10 +154,44 @@ def test_deepspeed_is_zero_2_without_ssh_between_nodes(tmp_path):
 
     launch = Launch(processes=2, nodes=2, strategy="deepspeed")
     node = Node(0, "10.0.0.7", 1234)
-    command = build_command(launch, tmp_path, kind="cuda", threads=1, node=node)
+    command = build_command(launch, tmp_path, kind="cuda", threads=1, clip=0.5, node=node)
     args = launch_command_parser().parse_args(command[3:])
     assert (args.use_deepspeed, args.zero_stage) == (True, 2)
     assert args.deepspeed_multinode_launcher == "standard"
+    assert args.gradient_clipping == 0.5
+
+
+def test_deepspeed_goes_one_step_for_all_micro_batches_of_a_step():
+    """A stand-in for its engine, behind what accelerate calls it with."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import GradientState
+    from accelerate.utils import DistributedType
+    from accelerate.utils.deepspeed import DeepSpeedEngineWrapper
+
+    from finetune.backends.local.trainer import exchange
+
+    done = []
+    engine = SimpleNamespace(
+        set_gradient_accumulation_boundary=lambda **given: done.extend(given.values()),
+        backward=lambda loss, **_: done.append(float(loss)),
+        step=lambda: done.append("step"),
+    )
+
+    class Deepspeed:
+        distributed_type = DistributedType.DEEPSPEED
+        gradient_accumulation_steps = 1
+        gradient_state = GradientState()
+        deepspeed_engine_wrapped = DeepSpeedEngineWrapper(engine)
+        sync_gradients = Accelerator.sync_gradients
+        backward = Accelerator.backward
+
+    accelerator = Deepspeed()
+    for number in (1, 2, 3):
+        with exchange(accelerator, None, last=number == 3):
+            accelerator.backward(torch.tensor(float(number)))
+    assert done == [False, 1.0, False, 2.0, True, 3.0, "step"]
+    assert accelerator.sync_gradients
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from finetune.backends.local.checkpoints import list_steps
 from finetune.backends.local.lora import add_adapter
+from finetune.backends.local.model import load_model
 from finetune.backends.local.samples import collate, pack
 from finetune.backends.local.sft import TASK
 from finetune.backends.local.validation import measure
@@ -228,6 +230,28 @@ def test_a_kill_costs_nothing_but_time():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\n3 kills: .*; 0 failed\n", done.stdout)
+
+
+@pytest.mark.parametrize("quantize", ["4bit", "8bit"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_on_a_quantized_base_stay_in_float32(folder, tiny_base, quantize, dtype):
+    """TRL rounds them to bfloat16, and the updates of a small learning rate are lost."""
+    recipe = make_recipe(quantize=quantize, dtype=dtype)
+    slow = recipe.training.model_copy(update={"learning_rate": 1e-6})
+    recipe = recipe.model_copy(update={"training": slow})
+    model = load_model(tiny_base, quantize=quantize, dtype=dtype)
+    model = add_adapter(model, recipe.local.lora)
+    begun = trained(model)
+    few = [pack(sample) for sample in make_samples(8, vocabulary=64)]
+    go_on(TASK, model, few, recipe, folder=folder)
+    for name, tensor in trained(model).items():
+        assert tensor.dtype == torch.float32
+        assert not torch.equal(tensor, begun[name]), name
+
+
+def test_room_is_asked_for_the_checkpoints_that_there_will_be(folder, samples):
+    train(folder, samples, save_every=100, keep_checkpoints=10**12)
+    assert list_steps(folder)
 
 
 def test_a_full_disk_leaves_the_old_checkpoints(folder, whole):

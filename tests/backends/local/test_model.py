@@ -5,7 +5,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from finetune.backends.local.model import choose_dtype, load_adapter, load_model, resolve_model
+from finetune.backends.local.base import check_adapter
+from finetune.backends.local.model import (
+    choose_dtype,
+    load_adapter,
+    load_model,
+    resolve_model,
+)
 from finetune.errors import UsageError
 from tests.backends.local.conftest import make_model
 
@@ -133,6 +139,71 @@ def test_an_adapter_for_a_base_of_another_depth(tiny_adapter, shape):
     other = make_model(vocab_size=64, intermediate_size=64, **shape)
     with pytest.raises(UsageError, match=r"14 tensors such as .* are in one of them only"):
         load_adapter(other, tiny_adapter)
+
+
+def write_config(folder, base):
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("named", "ref"),
+    [
+        (None, "mistral-7b"),
+        ("", "./somewhere"),
+        ("mistral-7b", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("/hub/models--mistralai--Mistral-7B-Instruct-v0.3/snapshots/c17053", "mistral-7b"),
+        ("/hub/models--owner--own--tune/snapshots/c17053", "owner/own--tune"),
+        ("/cache/models/smollm2-135m-b179c9523d0e-1", "smollm2-135m"),
+        ("tuned-before", "/work/models/tuned-before"),
+        ("/work/models/tuned-before", "/work/models/tuned-before"),
+    ],
+)
+def test_names_that_mean_one_base(tmp_path, named, ref):
+    write_config(tmp_path, named)
+    check_adapter(tmp_path, ref)
+
+
+@pytest.mark.parametrize(
+    ("named", "ref"),
+    [
+        ("mistral-7b", "mistral-7b-v0.2"),
+        ("/hub/models--mistralai--Mistral-7B-v0.3/snapshots/c17053", "mistral-7b"),
+        ("/work/models/tuned-before", "/elsewhere/models/tuned-before"),
+        ("owner/model", "mistral-nemo"),
+    ],
+)
+def test_an_adapter_that_names_another_base(tmp_path, named, ref):
+    write_config(tmp_path, named)
+    with pytest.raises(UsageError, match="was trained on another base") as caught:
+        check_adapter(tmp_path, ref)
+    assert f"names `{named}`, the run `{ref}`" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("adapter_config.json", b"[]", "is no config of a LoRA adapter"),
+        ("adapter_config.json", b'{"peft_type": "LORA"}', "is no config of a LoRA adapter"),
+        ("adapter_config.json", b'{"peft_type": ', "not a JSON document"),
+        ("adapter_model.safetensors", b"", "is no whole file of safetensors"),
+        ("adapter_model.safetensors", None, "is no whole file of safetensors"),
+    ],
+)
+def test_a_damaged_adapter(tmp_path, tiny_base, tiny_adapter, name, data, message):
+    adapter = shutil.copytree(tiny_adapter, tmp_path / "adapter")
+    check_adapter(adapter, str(tiny_base))
+    whole = (adapter / name).read_bytes()
+    (adapter / name).write_bytes(whole[:-100] if data is None else data)
+    with pytest.raises(UsageError, match=message):
+        check_adapter(adapter, str(tiny_base))
+
+
+def test_a_folder_that_two_paths_lead_to_is_one_base(tmp_path, tiny_base):
+    (tmp_path / "link").symlink_to(tiny_base)
+    write_config(tmp_path, str(tiny_base))
+    check_adapter(tmp_path, str(tmp_path / "link"))
 
 
 def test_an_adapter_that_is_not_there(tiny_base, tmp_path):

@@ -2,10 +2,11 @@ import itertools
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from finetune.backends.local.schedule import plan_steps
+from finetune.errors import RecipeError
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
@@ -107,8 +108,32 @@ def test_what_cannot_be_planned(lengths, weights, more):
         plan_steps(lengths, weights, batch_tokens=10, **more)
 
 
+@pytest.mark.parametrize(
+    ("weight", "batch_tokens", "more", "wanted"),
+    [
+        (1.0, 10, {"epochs": 1e12}, "training.epochs: makes about 3e"),
+        (1.0, 10, {"steps": 10**10}, "training.steps: makes about 1e"),
+        (1.0, 10**21, {"steps": 10}, "training.steps: makes about"),
+        (1e12, 10, {"epochs": 1e-9}, "training.epochs: makes about"),
+        (1e-12, 10, {"steps": 2}, "training.steps: makes about"),
+        (1e-12, 10, {"epochs": 2}, "data.train.weight: so small"),
+    ],
+)
+def test_what_would_be_planned_for_ever_is_refused(weight, batch_tokens, more, wanted):
+    with pytest.raises(RecipeError) as caught:
+        plan_steps([10, 10, 10], [weight] * 3, batch_tokens=batch_tokens, **more)
+    assert str(caught.value).startswith(wanted)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 10**21])
+def test_steps_of_one_token_or_of_everything_can_be_planned(batch_tokens):
+    steps = plan_steps([2000] * 600, epochs=1, batch_tokens=batch_tokens)
+    assert len(steps) == (600 if batch_tokens == 1 else 1)
+
+
 @given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 5), st.sampled_from([None, 0.5, 2.0]))
 def test_each_epoch_takes_its_own_pass(count, passes, epochs, weight):
+    assume(count > 1 or epochs > 1 or weight != 0.5)  # one record, seen every other epoch
     lengths = [number % 7 + 1 for number in range(count * passes)]
     ranges = [range(start, start + count) for start in range(0, len(lengths), count)]
     weights = [weight] * len(lengths) if weight else None

@@ -15,7 +15,7 @@ from finetune.backends.local.history import WINDOW, count_stale, is_spike, rank_
 from finetune.backends.local.lora import add_adapter
 from finetune.backends.local.samples import pack
 from finetune.backends.local.sft import TASK
-from finetune.errors import Interrupted, RunError, TrainingError
+from finetune.errors import Interrupted, RecipeError, RunError, TrainingError
 from tests.backends.local.conftest import go_on, make_model, make_recipe, make_samples
 
 LORA = {"rank": 4, "dropout": 0.1}  # dropout: the random state has to be right too
@@ -264,9 +264,9 @@ def test_a_damaged_best_checkpoint_is_said(folder, samples, other):
 
 
 def test_the_best_needs_something_to_measure_on(folder, samples, other):
-    with pytest.raises(TrainingError, match="nothing to validate on"):
+    with pytest.raises(RecipeError, match="nothing to validate on"):
         Trial(folder, samples, **EARLY)()
-    with pytest.raises(TrainingError, match="`validation_los` is not measured: validation_loss"):
+    with pytest.raises(RecipeError, match="`validation_los` is not measured: validation_loss"):
         Trial(folder, samples, validation=other, best_by="validation_los")()
 
 
