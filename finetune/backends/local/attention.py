@@ -71,7 +71,9 @@ def attend(
     Returns:
         [1, tokens, heads, width], and None for the scores.
     """
-    half = query.dtype in {torch.bfloat16, torch.float16}
+    # Under autocast the rotation leaves the others in float32 where the weights are.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    half = value.dtype in {torch.bfloat16, torch.float16}
     if query.device.type == "cuda" and half and not dropout:
         window = (-1 if sliding_window is None else sliding_window - 1, 0)
         from torch.nn.attention.varlen import varlen_attn
