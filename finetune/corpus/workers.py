@@ -28,8 +28,9 @@ from finetune.errors import FinetuneError, RunError
 
 _LARGE = 32 * 2**20  # bytes from which starting processes pays
 _PIPE = 2**20  # bytes that a pipe holds: a task, so that nobody waits for half of one
-_AHEAD = 2  # tasks that a process has at most
+_AHEAD = 4  # tasks that a process has at most
 _MOST_WAITING = 32  # outcomes held because an earlier one is not there yet
+_PREFIX = 8  # bytes of a message's length
 _PROGRAM = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer);"
     "from finetune.corpus.workers import serve; serve()"
@@ -166,7 +167,7 @@ class _Worker:
     def _write(self) -> None:
         assert self._process.stdin  # noqa: S101 (for the type checker)
         with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
-            _dump(sys.path, pipe)
+            pipe.write(pickle.dumps(sys.path))
             _dump(self._steps, pipe)
             while task := self._tasks.get():
                 raw = all(type(item) is Raw for item in task.items)
@@ -193,13 +194,22 @@ class _Worker:
 # Many small tuples are slow to pickle: rows and records travel as columns of plain values.
 
 
+# Each message says its length first, so that it is read in few calls: after each of them a thread
+# waits for the interpreter, which the main thread holds while it converts.
+
+
 def _dump(value: Any, pipe: IO[bytes]) -> None:
-    pipe.write(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    pipe.write(len(data).to_bytes(_PREFIX, "little") + data)
     pipe.flush()
 
 
 def _load(pipe: IO[bytes]) -> Any:
-    return pickle.load(pipe)  # noqa: S301 (between our own processes)
+    size = int.from_bytes(pipe.read(_PREFIX), "little")
+    data = pipe.read(size) if size else b""
+    if len(data) < size or not size:
+        raise EOFError
+    return pickle.loads(data)  # noqa: S301 (between our own processes)
 
 
 def serve() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from msgspec import UNSET
@@ -48,26 +47,25 @@ def find_answers(messages: Sequence[Message]) -> list[Answer]:
     Raises:
         DataError: Messages that the encoder joins have different weights (`joined-weights`).
     """
-    answers = []
-    numbered = enumerate(messages)
-    for is_answer, run in groupby(numbered, key=lambda item: isinstance(item[1], AssistantMessage)):
-        if is_answer:
-            answers.append(_join([(i, m) for i, m in run if isinstance(m, AssistantMessage)]))
-    return answers
-
-
-def _join(run: list[tuple[int, AssistantMessage]]) -> Answer:
-    weights = [1.0 if m.weight is UNSET else m.weight for _, m in run]
-    for (index, _), (before, weight) in zip(run[1:], pairwise(weights), strict=True):
-        if before != weight:
+    answers: list[Answer] = []
+    for index, message in enumerate(messages):
+        if not isinstance(message, AssistantMessage):
+            continue
+        weight = 1.0 if message.weight is UNSET else message.weight
+        calls = bool(message.tool_calls)
+        last = answers[-1] if answers else None
+        if last is None or last.stop < index:
+            answers.append(Answer(index, index + 1, weight, calls))
+        elif last.weight == weight:
+            answers[-1] = last._replace(stop=index + 1, calls=last.calls or calls)
+        else:
             raise DataError(
-                f"joined with the message before it, but weighs {weight:g} after {before:g}",
+                f"joined with the message before it, but weighs {weight:g} after {last.weight:g}",
                 path=f"messages[{index}].weight",
                 rule="joined-weights",
                 hint="give both the same weight: consecutive assistant messages are one answer",
             )
-    calls = any(m.tool_calls for _, m in run)
-    return Answer(run[0][0], run[-1][0] + 1, weights[0], calls)
+    return answers
 
 
 def split_record(record: ChatRecord, version: int) -> list[Part]:

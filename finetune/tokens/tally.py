@@ -69,7 +69,8 @@ class Numbers(dict[str, int]):
     """Numbers distinct texts in the order in which they come; refuses halves of surrogates."""
 
     def __missing__(self, text: str) -> int:
-        check_text(text)
+        if not text.isascii():
+            check_text(text)
         number = self[text] = len(self)
         return number
 
@@ -184,6 +185,9 @@ class Arithmetic:
 
     def _answer(self, run: list[Any], *, bare: bool) -> tuple[int, list[int]]:
         """Return control tokens and texts of the assistant's messages, EOS included."""
+        text = run[0].content
+        if len(run) == 1 and text and text.__class__ is str and not run[0].tool_calls:  # most
+            return 1, [self._numbers[text if self._version == 1 else text.rstrip(" ")]]
         contents = [m.content for m in run if m.content is not UNSET and m.content]
         calls = [call for m in run for call in m.tool_calls or ()]
         fixed = 1
@@ -253,8 +257,9 @@ class Arithmetic:
         return 2 * len(run), [numbers[_write(item)] for item in items]
 
     def _join(self, contents: Sequence[Any]) -> str:
-        texts = map(self._text, contents)
-        return next(texts) if len(contents) == 1 else _BETWEEN.join(filter(None, texts))
+        if len(contents) == 1:
+            return self._text(contents[0])
+        return _BETWEEN.join(filter(None, map(self._text, contents)))
 
     def _text(self, content: Any) -> str:
         if isinstance(content, str):
