@@ -229,12 +229,13 @@ def _expert_bytes(shape: Shape, recipe: Recipe, width: int, again: bool) -> int:
 
     PEFT adds the adapter to all experts of a layer at once, and their whole gradient comes back:
     each layer holds its experts a second time, one of them (with checkpointing: only that one)
-    with a gradient.
+    with a gradient. What is added is float32, and so is its gradient, before they are rounded.
     """
     if not (recipe.local.lora.experts and shape.experts):
         return 0
-    layer = width * shape.expert_weights // shape.layers
-    return layer * (2 if again else shape.layers + 1)
+    weights = shape.expert_weights // shape.layers
+    unrounded = 8 * weights if width == 2 else 0
+    return width * weights * (2 if again else shape.layers + 1) + unrounded
 
 
 def _share_weights(shape: Shape, weights: int, ranks: int) -> int:

@@ -70,8 +70,10 @@ def test_adapted_experts_are_held_twice_unless_they_are_computed_again():
         estimate_memory(shape, recipe(lora=lora), GPU, tokens=1, gradient_checkpointing=on)
         for on in (False, True)
     )
-    assert held.activations > 2 * shape.expert_weights
-    assert again.activations < 0.1 * held.activations
+    layer = shape.expert_weights // shape.layers
+    # In bfloat16: each layer's, one layer's gradient, and both of a layer before they are rounded.
+    assert 0 <= held.activations - (2 * (shape.layers + 1) + 8) * layer < layer
+    assert 0 <= again.activations - (2 * 2 + 8) * layer < layer
 
 
 def test_total_is_the_sum_of_the_parts_and_optimizer_state_is_four_times_the_adapter():
