@@ -155,8 +155,8 @@ def write_config(folder, base):
         ("/hub/models--mistralai--Mistral-7B-Instruct-v0.3/snapshots/c17053", "mistral-7b"),
         ("/hub/models--owner--own--tune/snapshots/c17053", "owner/own--tune"),
         ("/cache/models/smollm2-135m-b179c9523d0e-1", "smollm2-135m"),
-        ("tuned-before", "/work/models/tuned-before"),
-        ("/work/models/tuned-before", "/work/models/tuned-before"),
+        ("tuned-before", "/srv/models/tuned-before"),
+        ("/srv/models/tuned-before", "/srv/models/tuned-before"),
     ],
 )
 def test_names_that_mean_one_base(tmp_path, named, ref):
@@ -169,7 +169,7 @@ def test_names_that_mean_one_base(tmp_path, named, ref):
     [
         ("mistral-7b", "mistral-7b-v0.2"),
         ("/hub/models--mistralai--Mistral-7B-v0.3/snapshots/c17053", "mistral-7b"),
-        ("/work/models/tuned-before", "/elsewhere/models/tuned-before"),
+        ("/srv/models/tuned-before", "/elsewhere/models/tuned-before"),
         ("owner/model", "mistral-nemo"),
     ],
 )
