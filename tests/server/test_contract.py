@@ -58,6 +58,9 @@ def test_each_path_tells_its_methods(client, server):
     ):
         reply = client.put(path)
         assert (reply.status_code, reply.headers["Allow"]) == (405, methods)
+
+    reply = client.patch("/v1/fine_tuning/models/ft:a/b/archive", json={"name": "c"})
+    assert reply.status_code == 405
     assert httpx2.head(f"{server.url}/health", trust_env=False).status_code == 200
 
 

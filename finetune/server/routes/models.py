@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from pydantic import Field
+from starlette.exceptions import HTTPException
 
 from finetune.server.contract import (
     ArchivedModel,
@@ -51,6 +52,12 @@ async def delete_model(model_id: str, service: Here) -> Response:
     """Delete a tuned model: its adapter and its checkpoints."""
     await service.delete_model(model_id)
     return _json(ModelDeleted(id=model_id))
+
+
+@router.patch("/fine_tuning/models/{model_id:path}/archive", include_in_schema=False)
+async def refuse_change(model_id: str) -> Response:  # noqa: ARG001 (part of the path)
+    """Refuse a method that the path does not have: `change_model` would take it for a name."""
+    raise HTTPException(405)
 
 
 @router.patch(
